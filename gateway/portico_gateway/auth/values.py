@@ -1,0 +1,86 @@
+"""People, workspaces and roles as frozen values."""
+
+import enum
+from dataclasses import dataclass
+
+
+class Role(enum.IntEnum):
+    """A member's role in a workspace; a higher one includes the lower ones."""
+
+    VIEW = 1
+    CONNECT = 2
+    LAUNCH = 3
+    MAINTAIN = 4
+    ADMIN = 5
+    OWNER = 6
+
+    @property
+    def label(self) -> str:
+        return self.name.lower()
+
+
+class Action(enum.Enum):
+    """What somebody may want to do; names as in the role matrix of the API."""
+
+    STUDIO_READ = "studio:read"
+    STUDIO_EXECUTE = "studio:execute"
+    STUDIO_WRITE = "studio:write"
+    STUDIO_DELETE = "studio:delete"
+    STUDIO_ADMIN = "studio:admin"
+    CONNECT = "studio_session:read"
+    EXTEND = "studio_session:execute"
+    SETTINGS_READ = "workspace_studio:read"
+    SETTINGS_WRITE = "workspace_studio:write"
+    MEMBERS_READ = "members:read"
+    MEMBERS_WRITE = "members:write"
+    INSTANCE_ADMIN = "instance:admin"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    id: int
+    user_name: str
+    email: str
+    display_name: str = ""
+    is_admin: bool = False
+    """Administrator of this Portico: makes accounts and workspaces."""
+    disabled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Somebody at a door: the user, and how they proved it."""
+
+    user: User
+    sign_in: str
+    """'s<id>' for a browser sign-in, 't<id>' for a token: what a revocation names."""
+    peer: str = ""
+    """Address they come from, for the event log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    id: int
+    org_id: int
+    name: str
+    full_name: str
+    org_name: str
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    user: User
+    role: Role
+    since: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StudioRights:
+    """What `authorise` needs to know of a studio; a value, so that no door can ask about another thing."""
+
+    session_id: str
+    workspace_id: int
+    creator_id: int
+    is_private: bool
+    allowed_user_ids: frozenset[int] = frozenset()
