@@ -28,6 +28,9 @@ class Secret(str):
         return str.__str__(self)
 
 
+_NO_SECRET = Secret("")
+
+
 def _default_data() -> Path:
     base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
     return Path(base) / "portico"
@@ -47,11 +50,11 @@ class Settings:
     store: str = ""  # checkpoint store: empty = folder in the data folder, 's3://bucket/prefix' = S3
     s3_endpoint: str = ""  # for S3-compatible servers; empty = AWS
     s3_region: str = "us-east-1"
-    s3_access_key: Secret = Secret("")
-    s3_secret_key: Secret = Secret("")
+    s3_access_key: Secret = _NO_SECRET
+    s3_secret_key: Secret = _NO_SECRET
     compute: str = "local"  # 'local' or, for suites and benches, 'attach'
     attach_port: int = 0  # with compute 'attach': the port of a tool that already runs
-    bootstrap_token: Secret = Secret("")  # first personal access token of the first administrator
+    bootstrap_token: Secret = _NO_SECRET  # first personal access token of the first administrator
     checkpoint_interval: float = 300.0  # seconds between checkpoints of a running studio when something changed
     studio_quota: int = 5 * 1024**3  # bytes a studio's own changes may take
     lifespan_hours: int = 8  # default lifespan of a run

@@ -2,10 +2,10 @@
 
 1. The agent dials the gateway and asks for an upgrade (`upgrade_request`); the gateway checks the run's credential and
    answers `101`. The connection is now a *spare*.
-2. While it is spare the gateway sends one LF every 25 s (balancers cut silent connections at 60 s); the agent skips LFs.
+2. While it is spare the gateway sends one LF every 25 s (balancers cut silent ones at 60 s); the agent skips LFs.
 3. To use it the gateway sends one line, `CLAIM <port> <kind> <wanted>`; `kind` is `http` or `raw`, `wanted` how many
    more spares it would like right now (a burst says so).
-4. The agent answers one byte, `+` when it has connected the tool's port, `-` when nothing listens there (then it closes).
+4. The agent answers one byte, `+` when it has connected the tool's port, `-` when nothing listens (then it closes).
    A claim without that byte moves on to another spare. After `+` the connection is a raw byte pipe: no framing.
 
 Grammar of the claim (ASCII, at most 64 bytes with its LF):

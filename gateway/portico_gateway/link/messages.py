@@ -11,21 +11,17 @@ import msgspec
 MAX_FRAME = 1024 * 1024
 
 
-class _Message(msgspec.Struct, frozen=True, kw_only=True):
-    pass
-
-
 # --- edge asks ----------------------------------------------------------------------------------------------------
 
 
-class Hello(_Message, tag="hello"):
+class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
     """First frame of an edge worker."""
 
     worker: str
     pid: int
 
 
-class CheckToken(_Message, tag="check-token"):
+class CheckToken(msgspec.Struct, frozen=True, kw_only=True, tag="check-token"):
     """May the bearer of this personal access token open this studio?"""
 
     id: int
@@ -34,14 +30,14 @@ class CheckToken(_Message, tag="check-token"):
     peer: str
 
 
-class CheckRun(_Message, tag="check-run"):
+class CheckRun(msgspec.Struct, frozen=True, kw_only=True, tag="check-run"):
     """Is this a run's short token (a tunnel or MQTT upgrade), and whose?"""
 
     id: int
     token: str
 
 
-class RedeemCode(_Message, tag="redeem-code"):
+class RedeemCode(msgspec.Struct, frozen=True, kw_only=True, tag="redeem-code"):
     """A visitor came back from the management host with a one-use code."""
 
     id: int
@@ -52,15 +48,15 @@ class RedeemCode(_Message, tag="redeem-code"):
     peer: str
 
 
-class Renew(_Message, tag="renew"):
-    """A studio cookie with a right signature is about to expire or has expired: a new one, if the sign-in still lives."""
+class Renew(msgspec.Struct, frozen=True, kw_only=True, tag="renew"):
+    """A studio cookie with a right signature is about to expire, or has: a new one, if the sign-in still lives."""
 
     id: int
     cookie: str
     session_id: str
 
 
-class Tunnels(_Message, tag="tunnels"):
+class Tunnels(msgspec.Struct, frozen=True, kw_only=True, tag="tunnels"):
     """How many connections a run has at this worker now (0 = lost)."""
 
     run: str
@@ -68,7 +64,7 @@ class Tunnels(_Message, tag="tunnels"):
     connections: int
 
 
-class Presence(_Message, tag="presence"):
+class Presence(msgspec.Struct, frozen=True, kw_only=True, tag="presence"):
     """Who is connected to a studio at this worker: user ids with open WebSockets or recent requests."""
 
     session_id: str
@@ -76,7 +72,7 @@ class Presence(_Message, tag="presence"):
     """(user id, last seen, epoch seconds)."""
 
 
-class ProbeReply(_Message, tag="probe-reply"):
+class ProbeReply(msgspec.Struct, frozen=True, kw_only=True, tag="probe-reply"):
     id: int
     status: int
     """HTTP status of the tool's answer; 0 = no answer."""
@@ -86,7 +82,7 @@ class ProbeReply(_Message, tag="probe-reply"):
 # --- control answers ----------------------------------------------------------------------------------------------
 
 
-class Verdict(_Message, tag="verdict"):
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, tag="verdict"):
     """The answer to every check. `status` 200 = yes; else what to tell the visitor, with `message`."""
 
     id: int
@@ -107,7 +103,7 @@ class Verdict(_Message, tag="verdict"):
     """For RedeemCode: the path the visitor wanted."""
 
 
-class Keys(_Message, tag="keys"):
+class Keys(msgspec.Struct, frozen=True, kw_only=True, tag="keys"):
     """Ed25519 public keys (raw, 32 bytes) that sign studio cookies; the first is the current one."""
 
     public_keys: tuple[bytes, ...]
@@ -117,7 +113,7 @@ class Keys(_Message, tag="keys"):
 RouteState = Literal["building", "build-failed", "starting", "running", "stopping", "stopped", "errored"]
 
 
-class Route(_Message, tag="route"):
+class Route(msgspec.Struct, frozen=True, kw_only=True, tag="route"):
     """How a studio can be reached. `run` is the only run whose tunnels count."""
 
     session_id: str
@@ -129,17 +125,17 @@ class Route(_Message, tag="route"):
     """Whether the script tag may be put into its documents."""
 
 
-class Routes(_Message, tag="routes"):
+class Routes(msgspec.Struct, frozen=True, kw_only=True, tag="routes"):
     """The whole truth, on connect: what is not in it does not exist."""
 
     routes: tuple[Route, ...]
 
 
-class RouteGone(_Message, tag="route-gone"):
+class RouteGone(msgspec.Struct, frozen=True, kw_only=True, tag="route-gone"):
     session_id: str
 
 
-class Revoke(_Message, tag="revoke"):
+class Revoke(msgspec.Struct, frozen=True, kw_only=True, tag="revoke"):
     """These count no more, from now on: cached checks are dropped and open connections cut. Empty field = does not
     matter; a revocation matches what has all its non-empty fields."""
 
@@ -150,7 +146,7 @@ class Revoke(_Message, tag="revoke"):
     run: str = ""
 
 
-class Probe(_Message, tag="probe"):
+class Probe(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
     """Ask the tool: GET `path` on `port` through the tunnel."""
 
     id: int
@@ -160,7 +156,7 @@ class Probe(_Message, tag="probe"):
     timeout: float
 
 
-class Drain(_Message, tag="drain"):
+class Drain(msgspec.Struct, frozen=True, kw_only=True, tag="drain"):
     """Accept nothing new, close WebSockets with 1012 within `seconds`, then exit."""
 
     seconds: float

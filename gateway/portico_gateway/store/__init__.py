@@ -1,1 +1,1 @@
-"""What Portico remembers: tables, migrations and the engine (SQLite by default, PostgreSQL behind the same contract)."""
+"""What Portico remembers: tables, migrations and the engine (SQLite by default, PostgreSQL alike)."""
