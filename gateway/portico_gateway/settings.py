@@ -123,6 +123,15 @@ def load(command_line: Mapping[str, Any], environ: Mapping[str, str], config: Pa
     return settings
 
 
+def to_environment(settings: Settings) -> dict[str, str]:
+    """The same settings as `PORTICO_…` variables: how the supervisor hands them to its children."""
+    values = {f.name: getattr(settings, f.name) for f in fields(settings)}
+    return {
+        f"PORTICO_{name.upper()}": value.reveal() if isinstance(value, Secret) else str(value)
+        for name, value in values.items()
+    }
+
+
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text())
