@@ -46,6 +46,7 @@ class Settings:
     studio_domain: str = "studio.localhost"  # studios at a<sessionId>.<studio_domain>
     public_scheme: str = "http"  # 'https' when TLS ends in front of us
     public_port: int = 0  # port in the URLs people see; 0 = the one we listen on
+    tools_dir: str = ""  # where tools are installed; empty = 'tools' in the data folder
     database: str = ""  # SQLAlchemy URL; empty = SQLite in the data folder
     store: str = ""  # checkpoint store: empty = folder in the data folder, 's3://bucket/prefix' = S3
     s3_endpoint: str = ""  # for S3-compatible servers; empty = AWS
