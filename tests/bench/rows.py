@@ -37,7 +37,14 @@ def judge(ratio: float, noise: float, bar: float | None) -> bool | str | None:
 
 
 def compare(
-    suite: str, workload: str, peer: str, ours: Sequence[float], theirs: Sequence[float], *, bar: float | None, unit: str
+    suite: str,
+    workload: str,
+    peer: str,
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    *,
+    bar: float | None,
+    unit: str,
 ) -> Row:
     """A row from rounds of rates (higher is better), paired by round."""
     ratios = [a / b for a, b in zip(ours, theirs, strict=True) if b > 0]
