@@ -1,0 +1,1 @@
+"""Where runs are placed: one promise, several machines behind it."""
