@@ -176,7 +176,7 @@ async def running_portico(
         token = settings["PORTICO_BOOTSTRAP_TOKEN"]
         log = folder / "up.log"
         with log.open("ab") as out:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: ASYNC220 - it outlives this function, on purpose
                 [sys.executable, "-m", "portico_gateway", "up", "--listen", f"127.0.0.1:{port}", "--data", str(folder)],
                 env={**os.environ, **settings},
                 stdout=out,
