@@ -165,6 +165,8 @@ runs = sa.Table(
     sa.Column("restore_checkpoint_id", BigId),
     sa.Column("salvage", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("checkpoint_id", BigId),  # the run's own row in the catalogue
+    sa.Column("launched", sa.Boolean, nullable=False, server_default=sa.false()),  # its volume holds something to keep
+    sa.Column("final_saved", sa.Boolean, nullable=False, server_default=sa.false()),  # its last checkpoint is durable
 )
 
 progress = sa.Table(
