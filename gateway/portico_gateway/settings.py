@@ -64,6 +64,7 @@ class Settings:
     )
     start_timeout: float = 600.0  # seconds a started tool may take until it answers
     stop_grace: float = 30.0  # seconds between SIGTERM and SIGKILL for a tool
+    force_stop_after: float = 600.0  # seconds of stopping after which a second stop ends a studio by force
     isolation: str = "auto"  # 'auto', 'root', 'user', 'none': how local compute confines studios
     session_hours: int = 24 * 7  # life of a sign-in
     trusted_proxies: str = ""  # comma-separated addresses whose X-Forwarded-* counts

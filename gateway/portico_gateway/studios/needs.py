@@ -1,9 +1,11 @@
 """What the life of a studio needs from the other rooms, stated as narrowly as it uses them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-from portico_gateway.auth.values import Action, Actor, Role, StudioRights, User, Workspace
+from portico_gateway.auth.values import Action, Actor, StudioRights, User
 from portico_gateway.link.messages import ProbeReply, Route
 from portico_gateway.studios.run_context import RunContext
 from portico_gateway.studios.values import CheckpointPage, CheckpointView
@@ -50,6 +52,10 @@ class Catalogue(Protocol):
 
     async def seal_row(self, checkpoint_id: int) -> bool:
         """No further head: 'sealed' when it has one (the answer is True), else 'failed'. May be repeated."""
+        ...
+
+    async def seal_run(self, run_id: str) -> None:
+        """The run is over: as `seal_row`, for every row of it. May be repeated."""
         ...
 
     async def inherit(self, checkpoint_id: int, session_id: str, *, author_id: int | None) -> int:
@@ -103,22 +109,34 @@ class ToolInstaller(Protocol):
 
     def installed(self, tool: str) -> bool: ...
 
+    def folder(self, tool: str) -> Path | None:
+        """Where it lies once installed; None = the tool needs no folder."""
+        ...
+
     async def install(self, tool: str, log: Callable[[str], None]) -> None:
         """Raises Unavailable with the installer's last words; may be called again, also at the same time."""
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a workspace settles for all its studios."""
+
+    lifespan_hours: int | None = None  # None = free to choose
+    private_by_default: bool = False
+
+
 class Rights(Protocol):
-    """Who may do what: the one place that decides."""
+    """Who may do what: the one place that decides, and the people it knows."""
 
-    async def authorise(self, actor: Actor, action: Action, studio: StudioRights) -> None:
-        """Raises NotFound for what the actor may not even see, Forbidden for the rest."""
+    async def authorise(self, actor: Actor, action: Action, target: StudioRights | int) -> None:
+        """For a studio, or a workspace's id. Raises NotFound for what the actor may not even see, else Forbidden."""
         ...
 
-    async def authorise_workspace(self, actor: Actor, action: Action, workspace_id: int) -> Workspace:
-        """The same for a workspace."""
+    async def permitted(self, actor: Actor, studios: Sequence[StudioRights]) -> list[frozenset[Action]]:
+        """What the actor may do with each; empty for one they may not even see."""
         ...
 
-    async def role(self, actor: Actor, workspace_id: int) -> Role | None: ...
+    async def policy(self, workspace_id: int) -> Policy: ...
 
-    async def users(self, ids: set[int]) -> dict[int, User]: ...
+    async def users(self, ids: Iterable[int]) -> dict[int, User]: ...
