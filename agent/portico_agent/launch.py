@@ -1,0 +1,33 @@
+"""Starts one of the agent's programs inside a studio: `python3 -I launch.py <module> [argument …]`.
+
+Isolated mode (-I) keeps the studio's environment and site packages out of our interpreter, so the import path is made
+here: every folder of `src/` beside this file (the distributions, unpacked), then `site/` (what they depend on).
+From a checkout the folders above this file serve instead.
+"""
+
+import runpy
+import sys
+from pathlib import Path
+
+
+def import_path(here: Path) -> list[str]:
+    """Folders to import from, for a launcher that lies in `here`."""
+    source = here / "src"
+    if not source.is_dir():
+        return [str(here.parent), str(here.parent.parent / "shared")]
+    inside = sorted(str(folder) for folder in source.iterdir() if folder.is_dir())
+    return [str(source), *inside, str(here / "site")]
+
+
+def main() -> None:
+    if len(sys.argv) < 2:
+        raise SystemExit("launch.py: name the module to run, portico_agent.init for one")
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [entry for entry in sys.path if entry != str(here)]
+    sys.path[:0] = import_path(here)
+    sys.argv = sys.argv[1:]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
