@@ -1,7 +1,7 @@
 """Waiting longer after each failure, with jitter, so that a fleet does not come back at the same instant."""
 
-import random
 from dataclasses import dataclass, field
+from random import Random
 
 
 @dataclass(slots=True)
@@ -15,7 +15,7 @@ class Backoff:
     base: float = 0.5
     cap: float = 15.0
     factor: float = 2.0
-    random: random.Random = field(default_factory=random.Random)
+    random: Random = field(default_factory=Random)
     failures: int = 0
 
     def next_delay(self) -> float:
