@@ -1,0 +1,123 @@
+"""Limits of a run: one control group per run and hierarchy, version 2, version 1 or a mixture, where we may write.
+
+Where a machine offers none (containers mostly), studios share the machine's memory and cores as programs do.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+PIDS = 4096  # processes and threads of one studio: a fork bomb ends there, JupyterLab and its kernels need some hundred
+PERIOD = 100_000  # microseconds; the kernel's own default for CPU quotas
+_V1 = ("memory", "cpu", "pids", "devices", "freezer")
+_DEVICES = ("c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:2 rwm", "c 136:* rwm")
+"""null, zero, full, random, urandom, tty, ptmx and terminals: whoever has CAP_SYS_ADMIN in there opens no disk."""
+
+
+def hierarchies(mountinfo: str) -> dict[str, str]:
+    """Where control groups are mounted: controller (version 1) or 'unified' (version 2) -> folder."""
+    found: dict[str, str] = {}
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        fields, kind = before.split(), after.split()
+        if kind[:1] == ["cgroup2"]:
+            found["unified"] = fields[4]
+        elif kind[:1] == ["cgroup"]:
+            for controller in kind[2].split(","):
+                if controller in _V1:
+                    found[controller] = fields[4]
+    return found
+
+
+def make_groups(name: str, *, memory_mib: int, cpu: int) -> list[str]:
+    """Groups called `name` ('portico/<instance>/<run>') with these limits; what cannot be set is left out.
+
+    Returns the folders to join, each by writing to its `cgroup.procs`.
+    """
+    made: list[str] = []
+    for kind, folder in hierarchies(Path("/proc/self/mountinfo").read_text()).items():
+        group = Path(folder, name)
+        try:
+            _descend(Path(folder), name.split("/"), unified=kind == "unified")
+            for file, value in _limits(kind, memory_mib, cpu):
+                _set(group / file, value)
+        except OSError:
+            with contextlib.suppress(OSError):
+                group.rmdir()
+            continue
+        made.append(str(group))
+    return made
+
+
+def remove_groups(name: str) -> list[str]:
+    """Remove the groups called `name`, which must be empty of processes; returns those that were there."""
+    removed = []
+    for folder in set(hierarchies(Path("/proc/self/mountinfo").read_text()).values()):
+        group = Path(folder, name)
+        if not group.is_dir():
+            continue
+        for inner in sorted(group.rglob("*"), reverse=True):
+            if inner.is_dir():
+                with contextlib.suppress(OSError):
+                    inner.rmdir()
+        with contextlib.suppress(OSError):
+            group.rmdir()
+            removed.append(str(group))
+        for parent in (group.parent, group.parent.parent):
+            with contextlib.suppress(OSError):
+                parent.rmdir()  # only when it is empty: the last run of this, or any, instance
+    return removed
+
+
+def names_below(name: str) -> set[str]:
+    """The groups right below `name` in any hierarchy."""
+    found: set[str] = set()
+    for folder in set(hierarchies(Path("/proc/self/mountinfo").read_text()).values()):
+        with contextlib.suppress(OSError):
+            found |= {entry.name for entry in Path(folder, name).iterdir() if entry.is_dir()}
+    return found
+
+
+def join_groups(groups: Iterable[str]) -> list[int]:
+    """Put this process into the groups. Those that restrict devices are only opened, and joined by writing '0' to what
+    is returned: the loop device of a volume has to be made before."""
+    late = []
+    for group in groups:
+        descriptor = os.open(os.path.join(group, "cgroup.procs"), os.O_WRONLY)
+        if os.path.exists(os.path.join(group, "devices.deny")):
+            late.append(descriptor)
+        else:
+            os.write(descriptor, b"0")
+            os.close(descriptor)
+    return late
+
+
+def _descend(folder: Path, names: list[str], *, unified: bool) -> None:
+    for name in names:
+        if unified:
+            for controller in ("memory", "cpu", "pids"):
+                with contextlib.suppress(OSError):
+                    (folder / "cgroup.subtree_control").write_text(f"+{controller}")
+        folder = folder / name
+        folder.mkdir(exist_ok=True)
+
+
+def _limits(kind: str, memory_mib: int, cpu: int) -> list[tuple[str, str]]:
+    memory, quota = str(memory_mib * 1024**2), cpu * PERIOD
+    if kind == "unified":
+        return [("memory.max", memory), ("cpu.max", f"{quota} {PERIOD}"), ("pids.max", str(PIDS))]
+    return {
+        "memory": [("memory.limit_in_bytes", memory)],
+        "cpu": [("cpu.cfs_period_us", str(PERIOD)), ("cpu.cfs_quota_us", str(quota))],
+        "pids": [("pids.max", str(PIDS))],
+        "devices": [("devices.deny", "a"), *(("devices.allow", rule) for rule in _DEVICES)],
+        "freezer": [],
+    }[kind]
+
+
+def _set(file: Path, value: str) -> None:
+    """A limit that this kernel or this hierarchy does not know is no reason not to start."""
+    if file.exists():
+        with contextlib.suppress(OSError):
+            file.write_text(value)
