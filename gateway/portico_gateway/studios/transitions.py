@@ -48,7 +48,6 @@ TRANSITIONS: MappingProxyType[tuple[Status, Event], Status] = MappingProxyType(
         (_S.BUILDING, _E.FAILED): _S.ERRORED,
         (_S.STARTING, _E.ANSWERED): _S.RUNNING,
         (_S.STARTING, _E.STOP): _S.STOPPING,
-        (_S.STARTING, _E.LEFT): _S.STOPPED,
         (_S.STARTING, _E.FAILED): _S.ERRORED,
         (_S.STARTING, _E.LOST): _S.ERRORED,
         (_S.RUNNING, _E.STOP): _S.STOPPING,

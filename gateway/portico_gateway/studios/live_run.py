@@ -1,0 +1,424 @@
+"""One run from its start to its end: a small machine fed by three roads and the compute environment.
+
+    drive()  bring up   install the tool, place the run, probe until the tool answers
+             watch      ask the compute environment every 5 s, and at once on a last will
+             lifespan   stop when the time is up
+             leave      when asked to stop: command, final checkpoint, the end
+
+All of it ends when the first of these knows how the run ended; `_finish` then cleans up and writes it down. When the
+gateway itself stops, `drive` is cancelled and nothing is finished: the run lives on and is adopted at the next start.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from dataclasses import dataclass, replace
+from typing import Any
+
+from portico_gateway.errors import Conflict, NotFound, PorticoError
+from portico_gateway.studios.bring_up import BringUp
+from portico_gateway.studios.parts import Parts
+from portico_gateway.studios.records import RunRecord, StudioRecord
+from portico_gateway.studios.transitions import Event
+from portico_gateway.studios.values import ProgressStep, Status, StopReason
+from portico_gateway.studios.waiting import happens_within
+from portico_shared.messages import CheckpointDone, Reidentify, Report, Step, Stop, Warning_
+from portico_shared.messages import Status as AgentStatus
+
+INSPECT_EVERY = 5.0
+INSPECT_LEAVING = 0.5
+COMMAND_TIMEOUT = 10.0
+FINISH_AGAIN = 5.0
+LINGER = 20.0
+"""Seconds a run may take to be gone after it said that it left."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended: the event for the table, and why in words."""
+
+    event: Event
+    message: str = ""
+
+
+class LiveRun:
+    """Owns everything known of one live run. Fed by `on_status`, `on_report`, `on_contact`; steered by `stop`."""
+
+    def __init__(self, parts: Parts, studio: StudioRecord, run: RunRecord) -> None:
+        self.parts = parts
+        self.studio = studio
+        self.run = run
+        self.status: AgentStatus | None = None
+        self.reachable = True  # False from a last will until the next word
+        self.problem = "" if studio.stop_reason else _kept_problem(studio)  # why it ends although nobody asked
+        self.failed_step = ""
+        self.changed = asyncio.Event()  # something was heard of the run
+        self.over = asyncio.Event()
+        self._contact = parts.clock.monotonic()
+        self._tunnels: dict[str, int] = {}
+        self._newest = (0, -1)
+        self._wake = asyncio.Event()
+        self._left = asyncio.Event()
+        self._stop_asked = asyncio.Event()
+        self._tell_again = asyncio.Event()
+        self._stopping_since: float | None = None
+        self._ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        self._lifespan_end = self._monotonic_end()
+
+    def __repr__(self) -> str:
+        phase = self.status.phase if self.status else "unheard"
+        return f"<run {self.run.id} of studio {self.studio.session_id}: {self.studio.status}, {phase}>"
+
+    # --- steering -------------------------------------------------------------------------------------------------
+
+    async def stop(self, reason: StopReason | None, message: str = "") -> None:
+        """Begin to leave. Raises Conflict when the studio's status does not allow it (any more)."""
+        await self.move(Event.STOP, message=message, stop_reason=reason)
+        self.ask_to_leave()
+
+    def ask_to_leave(self) -> None:
+        """The studio is marked as stopping: go on from there."""
+        self._stopping_since = self.parts.clock.monotonic()
+        self._stop_asked.set()
+
+    @property
+    def may_force(self) -> bool:
+        """Whether it has been stopping for so long that a second stop ends it by force."""
+        since, now = self._stopping_since, self.parts.clock.monotonic()
+        return since is not None and now - since >= self.parts.settings.force_stop_after
+
+    def force(self) -> None:
+        self.end(Event.KILLED, "Ended by force: it had been stopping for too long.")
+
+    def end(self, event: Event, message: str = "") -> None:
+        """The first word counts."""
+        if not self._ending.done():
+            self._ending.set_result(Ending(event, message))
+
+    async def extend(self, hours: int) -> None:
+        now = self.parts.clock.now()
+        ends = max(now, self.run.lifespan_ends or now) + hours * 3600.0
+        await self.update(lifespan_ends=ends)
+        self._lifespan_end = self._monotonic_end()
+
+    # --- what is heard of it --------------------------------------------------------------------------------------
+
+    @property
+    def silent_for(self) -> float:
+        """Seconds without contact on any road; 0 while one stands. Begins anew with the gateway's own start."""
+        standing = (self.status is not None and self.reachable) or any(self._tunnels.values())
+        return 0.0 if standing else self.parts.clock.monotonic() - self._contact
+
+    def on_tunnels(self, worker: str, connections: int) -> None:
+        """How many connections of the run stand at an edge worker."""
+        if connections == 0:
+            self._wake.set()
+        self._tunnels[worker] = connections
+        self._contact = self.parts.clock.monotonic()
+        self.changed.set()
+
+    def on_contact(self) -> None:
+        """Any sign of life on any road."""
+        self._contact = self.parts.clock.monotonic()
+        if not self.reachable:
+            self.reachable = True
+            self.parts.tell(self.studio, "status")
+
+    async def on_status(self, status: AgentStatus) -> None:
+        """Late and repeated ones are told by their numbers; a last will says 'unreachable', no more."""
+        if status.agent < self._newest[0]:
+            return
+        if status.phase == "unreachable":
+            self._contact = self.parts.clock.monotonic()
+            self.reachable = False
+            self._wake.set()
+            self.parts.tell(self.studio, "status")
+            return
+        if (status.agent, status.seq) < self._newest:
+            return
+        restarted = status.agent > self._newest[0] > 0
+        self._newest = (status.agent, status.seq)
+        self.on_contact()
+        before, self.status = self.status, status
+        await self._take(status, before)
+        if restarted and self._stop_asked.is_set():
+            self._tell_again.set()  # the new agent does not know yet
+        self.changed.set()
+
+    async def _take(self, status: AgentStatus, before: AgentStatus | None) -> None:
+        if 0 < status.tool_port < 65536 and status.tool_port != self.run.tool_port:
+            await self.update(tool_port=status.tool_port)
+            await self.parts.routes.put(self.studio, self.run.tool_port)
+        launched = status.tool != "none" or status.phase in ("launching", "running", "stopping")
+        if launched and not self.run.launched:
+            await self.update(launched=True)
+        if status.phase == "left":
+            self._left.set()
+            self._wake.set()
+        if status.tool == "exited" and status.phase not in ("stopping", "left"):
+            await self._tool_ended(status)
+        if before is None or (before.phase, before.done) != (status.phase, status.done):
+            self.parts.tell(self.studio, "progress")
+
+    async def _tool_ended(self, status: AgentStatus) -> None:
+        """The tool ended by itself: save what there is, then say how it ended."""
+        if self._stop_asked.is_set():
+            return
+        asked_inside = self.studio.status is Status.RUNNING and status.exit_code == 0
+        if not asked_inside:
+            self.problem = await self.with_last_lines(f"The tool ended{_exit_words(status.exit_code)}.")
+        with contextlib.suppress(Conflict):
+            if self.problem:
+                await self.stop(None, self.problem)
+            else:
+                await self.stop(StopReason.USER, "The tool was shut down from inside.")
+
+    async def on_report(self, report: Report) -> None:
+        self.on_contact()
+        match report:
+            case Step():
+                step = ProgressStep(self.parts.clock.now(), report.name, report.state, report.detail)
+                await self.parts.records.add_step(self.run.id, step)
+                if report.state == "failed":
+                    self.failed_step = f"{report.name}: {report.detail}"[:2000]
+                self.parts.tell(self.studio, "progress")
+            case CheckpointDone():
+                if report.ok and report.reason == "stop":
+                    await self.update(final_saved=True)
+                if not report.ok:
+                    await self._warn(f"A checkpoint could not be saved: {report.detail}")
+                self.parts.tell(self.studio, "checkpoint")
+            case Warning_():
+                await self._warn(report.detail)
+
+    async def on_commit(self, reason: str) -> None:
+        """A checkpoint of this run became durable."""
+        self.on_contact()
+        if reason == "stop":
+            await self.update(final_saved=True)
+        elif not self.run.launched:
+            await self.update(launched=True)
+        self.parts.tell(self.studio, "checkpoint")
+
+    async def _warn(self, text: str) -> None:
+        """A warning during a run leaves its status as it is."""
+        if self.studio.status in (Status.RUNNING, Status.STARTING):
+            self.studio = replace(self.studio, status_message=text[:4096])
+            await self.parts.records.update_studio(self.studio.session_id, status_message=text[:4096])
+            self.parts.tell(self.studio, "status")
+
+    # --- the run itself -------------------------------------------------------------------------------------------
+
+    async def drive(self) -> None:
+        """From wherever the store says it is to its end."""
+        try:
+            ending = await self._live()
+        except Exception:
+            _log.exception("run %s of studio %s: lost its way", self.run.id, self.studio.session_id)
+            ending = Ending(Event.FAILED, "Portico made a mistake while it looked after this run; its log says more.")
+        while not self.over.is_set():
+            try:
+                await self._finish(ending)
+                self.over.set()
+            except Exception:  # the store is away, say: each step may be repeated
+                _log.exception("run %s: could not write down its end; trying again", self.run.id)
+                await self.parts.clock.sleep(FINISH_AGAIN)
+
+    async def _live(self) -> Ending:
+        async with asyncio.TaskGroup() as group:
+            bring_up = group.create_task(BringUp(self).run(), name=f"bring-up-{self.run.id}")
+            tasks = [
+                bring_up,
+                group.create_task(self._watch(), name=f"watch-{self.run.id}"),
+                group.create_task(self._lifespan(), name=f"lifespan-{self.run.id}"),
+                group.create_task(self._leave(bring_up), name=f"leave-{self.run.id}"),
+            ]
+            ending = await asyncio.shield(self._ending)
+            for task in tasks:
+                task.cancel()
+        return ending
+
+    async def _watch(self) -> None:
+        """Ask the compute environment whether the run lives."""
+        while True:
+            every = INSPECT_LEAVING if self._left.is_set() else INSPECT_EVERY
+            await happens_within(self._wake, self.parts.clock, every)
+            self._wake.clear()
+            if self.run.placement is not None:
+                await self._inspect(self.run.placement)
+                if not self.reachable:
+                    await self._ask_where_it_is()
+
+    async def _inspect(self, placement: dict[str, Any]) -> None:
+        try:
+            state = await self.parts.compute.inspect(self.run.id, placement)
+        except Exception as error:  # whatever an environment raises: it cannot be asked
+            silent = self.silent_for
+            if silent >= self.parts.settings.unreachable_after:
+                words = f"Nothing was heard of it for {silent:.0f} s, and its machine cannot be asked: {error}"
+                self.end(Event.LOST, f"{words}. What was saved last is kept: start it again.")
+            return
+        if not state.alive:
+            await happens_within(self._left, self.parts.clock, 1.0)  # its last word may still be on its way
+            self._end_gone(state.reason)
+
+    def _end_gone(self, reason: str) -> None:
+        if self._left.is_set():
+            self._end_left()
+        elif self.problem:
+            self.end(Event.FAILED, self.problem)
+        else:
+            self.end(Event.LOST, f"It ended unexpectedly: {reason}. Start it again: what can be saved will be.")
+
+    def _end_left(self) -> None:
+        """It ended in order; whether that is how it should have ended depends on who asked for it."""
+        if self.problem:
+            self.end(Event.FAILED, self.problem)
+        elif self.studio.status is Status.STARTING:
+            why = self.failed_step or (self.status.detail[:2000] if self.status else "")
+            self.end(Event.FAILED, f"It could not start. {why or 'Its log may say why.'}")
+        elif self.studio.status is Status.RUNNING:
+            self.end(Event.LEFT, "It was ended from outside; its state was saved first.")
+        else:
+            self.end(Event.LEFT, self.studio.status_message)
+
+    async def _lifespan(self) -> None:
+        while True:
+            left = None if self._lifespan_end is None else self._lifespan_end - self.parts.clock.monotonic()
+            if left is not None and left <= 0 and self.studio.status is Status.RUNNING:
+                with contextlib.suppress(Conflict):
+                    await self.stop(StopReason.LIFESPAN_EXPIRED)
+                return
+            await self.parts.clock.sleep(30.0 if left is None else min(30.0, max(left, 0.5)))
+
+    async def _leave(self, bring_up: asyncio.Task[None]) -> None:
+        """Asked to stop: 1. no more bringing up  2. the command  3. its last word  4. its end."""
+        await self._stop_asked.wait()
+        bring_up.cancel()
+        await asyncio.wait({bring_up})
+        if self.run.placement is None:
+            self._end_left()
+        elif not (await self._deliver_stop() and await self._until_left()):
+            self.end(Event.KILLED, "It could not be reached, so it was ended without a final checkpoint.")
+        else:
+            self._wake.set()
+            await self.parts.clock.sleep(LINGER)
+            self._end_left()
+
+    async def _deliver_stop(self) -> bool:
+        """Whether the agent knows. One that was never heard of has nothing to save, and little time."""
+        began, settings = self.parts.clock.monotonic(), self.parts.settings
+        while not self._left.is_set():
+            if await self._say_stop() or (self.status is not None and self.status.phase in ("stopping", "left")):
+                return True
+            patience = settings.unreachable_after if self.status is not None else settings.stop_grace
+            if self.parts.clock.monotonic() - began >= patience:
+                return False
+            await self.parts.clock.sleep(1.0)
+        return True
+
+    async def _until_left(self) -> bool:
+        """Whether its last word came. A long final checkpoint is waited for as long as the agent can be heard."""
+        while not await happens_within(self._left, self.parts.clock, INSPECT_EVERY):
+            if self.silent_for >= self.parts.settings.unreachable_after:
+                return False
+            if self._tell_again.is_set():
+                self._tell_again.clear()
+                await self._say_stop()
+        return True
+
+    async def _say_stop(self) -> bool:
+        reason = self.studio.stop_reason or StopReason.USER
+        command = Stop(id=f"stop-{self.run.id}", reason=reason.value, grace=self.parts.settings.stop_grace)
+        try:
+            await self.parts.commands.command(self.run.id, command, timeout=COMMAND_TIMEOUT)
+        except PorticoError:
+            return False
+        return True
+
+    async def _ask_where_it_is(self) -> None:
+        """After a last will, which may be that of a connection long replaced."""
+        with contextlib.suppress(PorticoError):
+            command = Reidentify(id=secrets.token_hex(8))
+            await self.parts.commands.command(self.run.id, command, timeout=COMMAND_TIMEOUT)
+            self.on_contact()
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
+    async def _finish(self, ending: Ending) -> None:
+        """1. nothing of it runs  2. its checkpoints are sealed  3. its volume is dropped, or kept  4. the status."""
+        parts, run = self.parts, self.run
+        if run.placement is not None:
+            await self._try("end the run", parts.compute.kill(run.id, run.placement))
+        await self._try("seal the checkpoints", parts.catalogue.seal_run(run.id))
+        ending = replace(ending, message=await self._settle_volume(ending.message))
+        outcome = "errored" if ending.event in (Event.FAILED, Event.LOST) else "stopped"
+        now = parts.clock.now()
+        await self.update(ended=now, outcome=outcome, outcome_message=ending.message[:4096])
+        with contextlib.suppress(Conflict, NotFound):
+            await self.move(ending.event, message=ending.message, stop_reason=self.studio.stop_reason)
+        await parts.edge.revoke(run=run.id)
+        await parts.records.add_event(f"studio-{outcome}", self.studio, run=run.id, message=ending.message[:500])
+
+    async def _settle_volume(self, message: str) -> str:
+        """Drop the volume when nothing in it would be missed; else it is salvaged at the next start."""
+        run = self.run
+        worthless = not run.launched and not run.salvage
+        if run.final_saved or worthless:
+            await self._try("drop the volume", self.parts.compute.release(run.session_id))
+            return message
+        if run.placement is None or not self.parts.compute.has_volume(run.session_id):
+            return message
+        kept = "Its last changes are kept on this machine and are saved at its next start."
+        return f"{message}\n{kept}" if message else kept
+
+    async def _try(self, what: str, step: Any) -> None:
+        try:
+            await step
+        except Exception as error:  # the end goes on: each step alone may be repeated later
+            _log.warning("run %s: could not %s: %s", self.run.id, what, error)
+
+    # --- writing down ---------------------------------------------------------------------------------------------
+
+    async def move(
+        self, event: Event, *, message: str = "", stop_reason: StopReason | None = None, **values: Any
+    ) -> None:
+        """Change the studio's status; store, routes and watchers follow."""
+        self.studio = await self.parts.records.transition(
+            self.studio.session_id, event, expect_run=self.run.id, message=message, stop_reason=stop_reason, **values
+        )
+        await self.parts.routes.put(self.studio, self.run.tool_port)
+        self.parts.tell(self.studio, "status")
+
+    async def update(self, **values: Any) -> None:
+        self.run = replace(self.run, **values)
+        await self.parts.records.update_run(self.run.id, **values)
+
+    async def begin_lifespan(self) -> None:
+        hours, now = self.run.lifespan_hours, self.parts.clock.now()
+        await self.update(running_since=now, lifespan_ends=now + hours * 3600.0 if hours else None)
+        self._lifespan_end = self._monotonic_end()
+
+    def _monotonic_end(self) -> float | None:
+        """The lifespan's end on the clock that never jumps."""
+        if self.run.lifespan_ends is None:
+            return None
+        return self.parts.clock.monotonic() + self.run.lifespan_ends - self.parts.clock.now()
+
+    async def with_last_lines(self, sentence: str) -> str:
+        lines = await asyncio.to_thread(self.parts.logs.tail, self.run.id, "tool")
+        return f"{sentence} Its last words:\n{lines}" if lines else f"{sentence} It wrote nothing."
+
+
+def _kept_problem(studio: StudioRecord) -> str:
+    """A run that was stopping for a reason of its own when the gateway ended."""
+    return studio.status_message if studio.status is Status.STOPPING else ""
+
+
+def _exit_words(code: int | None) -> str:
+    if code is None:
+        return ""
+    return f" (killed by signal {-code})" if code < 0 else f" with exit code {code}"
