@@ -1,7 +1,7 @@
 """Starts one of the agent's programs inside a studio: `python3 -I launch.py <module> [argument …]`.
 
 Isolated mode (-I) keeps the studio's environment and site packages out of our interpreter, so the import path is made
-here: every folder of `src/` beside this file (the distributions, unpacked), then `site/` (what they depend on).
+here: `src/` beside this file (our packages), folders in it that are no packages, then `site/` (what they depend on).
 From a checkout the folders above this file serve instead.
 """
 
@@ -15,7 +15,7 @@ def import_path(here: Path) -> list[str]:
     source = here / "src"
     if not source.is_dir():
         return [str(here.parent), str(here.parent.parent / "shared")]
-    inside = sorted(str(folder) for folder in source.iterdir() if folder.is_dir())
+    inside = sorted(str(f) for f in source.iterdir() if f.is_dir() and not (f / "__init__.py").exists())
     return [str(source), *inside, str(here / "site")]
 
 
