@@ -7,6 +7,7 @@ BIN := .venv/bin
 SUITE ?=
 LISTEN ?= 127.0.0.1:8000
 DATA ?=
+TOOL_LOCKS := gateway/portico_gateway/compute/local/locks
 SOURCES := gateway/pyproject.toml agent/pyproject.toml shared/pyproject.toml
 
 # Debian packages. Installed when missing and we are root; else the command is said.
@@ -37,8 +38,9 @@ bench: .venv/.dev packages-bench
 	$(BIN)/python tests/bench/run.py $(if $(SUITE),--suite $(SUITE)) --out build/bench.json
 
 lock: .venv/.dev
-	for f in runtime dev jupyterlab; do $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
-	  --no-annotate --no-header --no-emit-index-url --no-emit-find-links requirements/$$f.in -o requirements/$$f.txt; done
+	for f in requirements/runtime requirements/dev $(TOOL_LOCKS)/jupyterlab; do \
+	  $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	  --no-emit-index-url --no-emit-find-links requirements/$$(basename $$f).in -o $$f.txt; done
 
 clean:
 	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache

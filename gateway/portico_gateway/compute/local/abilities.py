@@ -168,7 +168,7 @@ def _veth() -> None:
 def _helper(program: str) -> str:
     if shutil.which(program) is None:
         return f"the program {program} is missing"
-    return "" if os.path.exists("/dev/net/tun") else "/dev/net/tun is missing"
+    return "" if os.access("/dev/net/tun", os.R_OK | os.W_OK) else "/dev/net/tun is missing or closed to this account"
 
 
 def _foreign_firewall() -> str:

@@ -99,15 +99,20 @@ def plan_mask(root: str, *, hidden: Iterable[str], files: Mapping[str, str]) -> 
         for name in _names(root, folder):
             if name not in kept and f"{folder}/{name}" not in empty:
                 yield MaskEntry(f"{folder}/{name}", "hide")
-    for path in (f"etc/{name}" for name in HIDDEN_IN_ETC):
-        if os.path.lexists(os.path.join(root, path)):
-            yield MaskEntry(path, "hide")
-    for folder in SCANNED:
-        for name in _names(root, folder):
-            if (path := f"{folder}/{name}") not in empty and path not in files:
-                yield from (MaskEntry(found, "hide") for found in _private(root, path) if found not in files)
+    yield from (MaskEntry(path, "hide") for path in secrets_of(root) if path not in files)
     for path, content in files.items():
         yield MaskEntry(path, "file", 0o640 if path.endswith("shadow") else 0o644, content)
+
+
+def secrets_of(root: str) -> Iterator[str]:
+    """Paths relative to `root` that are cut out of folders shown otherwise."""
+    for path in (f"etc/{name}" for name in HIDDEN_IN_ETC):
+        if os.path.lexists(os.path.join(root, path)):
+            yield path
+    for folder in SCANNED:
+        for name in _names(root, folder):
+            if (path := f"{folder}/{name}") not in EMPTY_FOLDERS:
+                yield from _private(root, path)
 
 
 def write_mask(entries: Iterable[MaskEntry], mask: str, root: str) -> None:

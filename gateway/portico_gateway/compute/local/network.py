@@ -68,6 +68,14 @@ def resolver_address(subnet: str) -> str:
     return str(ipaddress.IPv4Network(subnet)[-2])
 
 
+def outside_mtu(routes: str) -> int:
+    """What fits into one packet on the way out, so that studios need not find out by losing some. 1500 when unknown."""
+    try:
+        return int(Path("/sys/class/net", json.loads(routes)[0]["dev"], "mtu").read_text())
+    except (OSError, ValueError, LookupError, TypeError):
+        return 1500
+
+
 def free_number(instance: str, names: Iterable[str]) -> int:
     """The smallest link number that no interface name takes. Raises NetworkFault at the end of the range."""
     prefix = f"pv{instance}"
@@ -120,7 +128,8 @@ def make_link(plan: NetworkPlan, pid: int, state: Path) -> str:
     number = free_number(plan.instance, os.listdir("/sys/class/net"))
     name = f"pv{plan.instance}{number:04x}"
     here, _ = link_addresses(plan.subnet, number)
-    _run("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", str(pid))
+    mtu = str(outside_mtu(_run("ip", "-4", "-j", "route", "show", "default")))
+    _run("ip", "link", "add", name, "mtu", mtu, "type", "veth", "peer", "name", "eth0", "mtu", mtu, "netns", str(pid))
     disable_ipv6 = Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6")
     if disable_ipv6.exists():
         disable_ipv6.write_text("1")

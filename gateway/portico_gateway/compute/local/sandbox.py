@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from portico_gateway.compute.local import resolver, syscalls, volume
 from portico_gateway.compute.local.boot_plan import BootPlan
-from portico_gateway.compute.local.mask import plan_mask, write_mask
+from portico_gateway.compute.local.mask import plan_mask, secrets_of, write_mask
 from portico_gateway.compute.local.syscalls import (
     MNT_DETACH,
     MS_BIND,
@@ -62,21 +62,20 @@ def build_user_sandbox(plan: BootPlan, base: str) -> str:
     mount("tmpfs", base, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=16m")
     root = os.path.join(base, "root")
     os.mkdir(root)
+    mount(root, root, flags=MS_BIND)  # only a mount point can become the root
     for name in (*PROGRAM_FOLDERS, *PACKAGE_FOLDERS):
         _show(f"/{name}", os.path.join(root, name))
     for name, mode in (("root", 0o700), ("home", 0o755), ("workspace", 0o755), ("var/tmp", 0o1777), ("run", 0o755)):
         os.makedirs(os.path.join(root, name), exist_ok=True)
         os.chmod(os.path.join(root, name), mode)
-    for path in plan.hidden:
-        inside = os.path.join(root, path.lstrip("/"))
-        if os.path.isdir(inside):
-            mount("tmpfs", inside, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV, "mode=0555,size=4k")
+    _cover_portico_folder(root)
+    for path in (*secrets_of("/"), *(path.lstrip("/") for path in plan.hidden)):
+        _cover(os.path.join(root, path))
     os.makedirs(os.path.join(root, "portico/volume"))
     _mount_system(root, own_network=plan.network.kind != "host", nodes=False)
     for path, content in _clean_files(plan):
         with contextlib.suppress(OSError):
             _cover_file(os.path.join(root, path), os.path.join(base, path.replace("/", "-")), content)
-    _cover_portico_folder(root)
     _mount_ours(plan, root)
     return root
 
@@ -210,6 +209,16 @@ def _show(source: str, target: str) -> None:
         with open(target, "w"):
             pass
         _bind_read_only(source, target)
+
+
+def _cover(target: str) -> None:
+    """An empty folder or file where ours could be read; what this account cannot look at needs no cover."""
+    if os.path.islink(target) or not os.access(target, os.R_OK):
+        return
+    if os.path.isdir(target):
+        mount("tmpfs", target, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV, "mode=0555,size=4k")
+    else:
+        mount("/dev/null", target, flags=MS_BIND)
 
 
 def _cover_file(target: str, cover: str, content: str) -> None:

@@ -11,7 +11,15 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from portico_gateway.compute.local.syscalls import MS_BIND, MS_NODEV, MS_NOSUID, mount
+from portico_gateway.compute.local.syscalls import (
+    MS_BIND,
+    MS_NOATIME,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_REMOUNT,
+    mount,
+)
 
 IMAGE = "volume.img"
 FOLDER = "folder"
@@ -56,7 +64,8 @@ def mount_image(image: str, target: str) -> None:
 
 def mount_folder(folder: str, target: str) -> None:
     mount(folder, target, flags=MS_BIND)
-    mount("", target, flags=0x20 | MS_BIND | MS_NOSUID | MS_NODEV)
+    kept = os.statvfs(target).f_flag & (MS_NOEXEC | MS_NOATIME)  # flags that a user namespace may not take off
+    mount("", target, flags=MS_REMOUNT | MS_BIND | MS_NOSUID | MS_NODEV | kept)
 
 
 def drop(folder: Path) -> None:
