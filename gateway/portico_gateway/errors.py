@@ -6,6 +6,7 @@ PorticoError                    carries `message` (one sentence for people, says
 ├── Forbidden             403   known, but not allowed
 ├── NotFound              404   not there, or not for these eyes
 ├── Conflict              409   at odds with the present state
+├── Gone                  410   it was there and is over for good
 ├── TooLarge              413   over a limit
 ├── TooMany               429   too often
 └── Unavailable           503   a part of ours, or one we lean on, is away; trying again may help
@@ -42,6 +43,10 @@ class NotFound(PorticoError):
 
 class Conflict(PorticoError):
     status = 409
+
+
+class Gone(PorticoError):
+    status = 410
 
 
 class TooLarge(PorticoError):

@@ -38,7 +38,7 @@ class RunLogs:
         file = self._file(run_id, stream)
         size = file.stat().st_size if file.exists() else 0
         if size >= MAX_FILE:
-            return offset + len(data)
+            return max(offset + len(data), MAX_FILE)
         fresh = data[max(0, size - offset) :]
         if offset > size:
             fresh = _gap(min(offset, MAX_FILE) - size) + fresh
