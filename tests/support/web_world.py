@@ -618,12 +618,12 @@ def sample_world(port: int = 8000, clock: Clock | None = None) -> World:
 
 
 @contextlib.asynccontextmanager
-async def serve(world: World, port: int = 0) -> AsyncIterator[int]:
+async def serve(world: World, port: int = 0, app: web.Application | None = None) -> AsyncIterator[int]:
     """The pages on a real server, management host and studio hosts on one port; yields the port.
 
     A request to a studio's host is given the edge's headers for the world's first user (the edge is not part of this).
     """
-    app = build_web(world.studios, world.auth, world.people, world.settings, world.clock)
+    app = app or build_web(world.studios, world.auth, world.people, world.settings, world.clock)
     handle, close = build_studio_pages(world.studios, world.auth, world.settings, world.clock)
 
     @web.middleware

@@ -20,7 +20,7 @@ _STUDIO_PATH = re.compile(r"/studios/([0-9a-f]{8})/open")
 
 def safe_path(raw: str | None) -> str | None:
     """The path to go to, or None when `raw` is not one."""
-    if not raw or len(raw) > MAX_LOCATION or not raw.startswith("/") or _FORBIDDEN.search(raw):
+    if not raw or len(raw) > MAX_LOCATION or raw[0] != "/" or raw[1:2] == "/" or _FORBIDDEN.search(raw):
         return None
     try:
         parts = urlsplit(raw)

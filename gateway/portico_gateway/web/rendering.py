@@ -24,6 +24,7 @@ _PLAIN_WORDS = (
     words.initials,
     words.colour,
     words.why,
+    words.sentence,
     words.reason,
     words.step,
     words.fraction,

@@ -80,7 +80,7 @@ def to_sign_in(request: web.Request) -> web.Response:
         return web.Response(status=401, headers={"HX-Refresh": "true"})
     if request.headers.get(hdrs.ACCEPT, "").startswith("text/event-stream"):
         return web.Response(status=204)  # tells an EventSource to stop trying
-    wanted = request.path_qs if request.method == "GET" else request.query.get("from", "/")
+    wanted = request.raw_path if request.method == "GET" else request.query.get("from", "/")
     return redirect("/sign-in" + ("" if wanted == "/" else f"?next={quote(wanted, safe='/')}"))
 
 

@@ -162,6 +162,12 @@ def why(studio: StudioView) -> str:
     return ""
 
 
+def sentence(text: str) -> str:
+    """With a capital and a full stop, as messages of other rooms come without."""
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if not text or text.endswith((".", "!", "?", "…")) else ".")
+
+
 def reason(checkpoint: CheckpointView) -> str:
     return REASON.get(checkpoint.reason, checkpoint.reason.replace("-", " "))
 

@@ -5,6 +5,7 @@ import logging
 from aiohttp import web
 
 from portico_gateway.errors import PorticoError
+from portico_gateway.web import words
 from portico_gateway.web.site import Handler, Site, find_visitor, show
 
 TITLES = {
@@ -63,7 +64,6 @@ async def _page(site: Site, request: web.Request, status: int, message: str) -> 
         visitor = await find_visitor(site, request)
     except PorticoError:
         visitor = None  # the store is away: the page is shown all the same
-    message = message[:1].upper() + message[1:]
     return show(
         site,
         request,
@@ -71,6 +71,6 @@ async def _page(site: Site, request: web.Request, status: int, message: str) -> 
         "problem.html",
         status=status,
         title=TITLES.get(status, "Something went wrong" if status >= 500 else "That did not work"),
-        message=message if message.endswith((".", "!", "?")) else message + ".",
+        message=words.sentence(message),
         status_code=status,
     )
