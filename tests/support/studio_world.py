@@ -12,14 +12,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from portico_gateway.auth.values import Action, Actor, Role, StudioRights, User
 from portico_gateway.compute.memory import MemoryCompute
 from portico_gateway.errors import Conflict, Forbidden, NotFound, PorticoError, Unavailable
 from portico_gateway.link.messages import ProbeReply, Route
 from portico_gateway.settings import Settings
-from portico_gateway.store.tables import metadata, organisations, users, workspaces
+from portico_gateway.store.engine import Store
+from portico_gateway.store.tables import organisations, users, workspaces
 from portico_gateway.studios.events import EventHub
 from portico_gateway.studios.lifecycle import Lifecycle
 from portico_gateway.studios.live_run import LiveRun
@@ -76,16 +77,16 @@ _LEVELS = {
 }
 
 
-class SqliteStore:
-    def __init__(self, engine: AsyncEngine) -> None:
-        self.engine = engine
-        self.away: Exception | None = None
+class FailingStore(Store):
+    """The real store, which can be told to be away."""
+
+    away: PorticoError | None = None
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
         if self.away is not None:
             raise self.away
-        async with self.engine.begin() as connection:
+        async with super().begin() as connection:
             yield connection
 
 
@@ -379,7 +380,7 @@ class MemoryCommands:
 
 
 class World:
-    def __init__(self, store: SqliteStore, folder: Path, settings: Settings, compute: MemoryCompute) -> None:
+    def __init__(self, store: FailingStore, folder: Path, settings: Settings, compute: MemoryCompute) -> None:
         self.clock = JumpingClock()
         self.store = store
         self.rights = MemoryRights()
@@ -473,7 +474,7 @@ class World:
         """Everything that can go on now has gone on: the store has answered a few questions in a row."""
         for _ in range(4):
             with contextlib.suppress(Exception):
-                async with self.store.engine.begin() as db:
+                async with Store.begin(self.store) as db:
                     await db.execute(sa.select(1))
 
     async def placed(self, session_id: str) -> None:
@@ -499,25 +500,19 @@ class World:
 async def studio_world(
     folder: Path, *, compute: MemoryCompute | None = None, alive: bool = True, **options: object
 ) -> AsyncIterator[World]:
-    engine = create_async_engine(f"sqlite+aiosqlite:///{folder / 'portico.db'}")
-    sa.event.listen(engine.sync_engine, "connect", lambda db, _: db.execute("PRAGMA foreign_keys=ON"))
-    try:
-        async with engine.begin() as db:
-            await db.run_sync(metadata.create_all)
+    async with FailingStore(f"sqlite+aiosqlite:///{folder / 'portico.db'}") as store:
+        async with store.begin() as db:
             for actor in PEOPLE:
                 user = actor.user
-                await db.execute(
-                    users.insert().values(id=user.id, user_name=user.user_name, email=user.email, created=0)
-                )
+                values = {"user_name": user.user_name, "email": user.email, "display_name": user.display_name}
+                await db.execute(users.insert().values(id=user.id, created=0, **values))
             await db.execute(organisations.insert().values(id=1, name="lab", created=0))
             for number, name in ((WORKSPACE, "main"), (2, "other")):
                 await db.execute(workspaces.insert().values(id=number, org_id=1, name=name, created=0))
         settings = Settings(data=folder, **options)  # type: ignore[arg-type]
-        world = World(SqliteStore(engine), folder, settings, compute or MemoryCompute())
+        world = World(store, folder, settings, compute or MemoryCompute())
         if alive:
             async with world.alive():
                 yield world
         else:
             yield world
-    finally:
-        await engine.dispose()

@@ -67,7 +67,7 @@ async def find(store: Store, workspace_id: int, search: Search, *, offset: int, 
     newest = sa.func.coalesce(studios.c.last_started, studios.c.created)
     query = sa.select(studios.c.session_id).select_from(source).where(*conditions)
     count = sa.select(sa.func.count()).select_from(source).where(*conditions)
-    async with store.begin() as db:
+    async with store.connect() as db:
         total = (await db.execute(count)).scalar_one()
         rows = await db.execute(query.order_by(live, newest.desc(), studios.c.session_id).offset(offset).limit(limit))
         return Listing(list(rows.scalars()), total)
@@ -98,7 +98,7 @@ async def labels_of(store: Store, ids: list[str]) -> dict[str, tuple[tuple[int, 
         .order_by(labels.c.name)
     )
     found: dict[str, tuple[tuple[int, str, str | None], ...]] = {}
-    async with store.begin() as db:
+    async with store.connect() as db:
         for row in await db.execute(query):
             found[row.session_id] = (*found.get(row.session_id, ()), (row.id, row.name, row.value))
     return found
@@ -124,7 +124,7 @@ async def parents_of(store: Store, checkpoint_ids: set[int]) -> dict[int, Parent
         .join(studios, studios.c.session_id == checkpoints.c.session_id)
         .where(checkpoints.c.id.in_(checkpoint_ids))
     )
-    async with store.begin() as db:
+    async with store.connect() as db:
         rows = (await db.execute(query)).all()
     return {row.id: ParentCheckpoint(row.id, row.name, row.session_id, row.studio) for row in rows}
 
@@ -136,5 +136,5 @@ async def last_saved(store: Store, ids: list[str]) -> dict[str, float]:
         .where(checkpoints.c.session_id.in_(ids), checkpoints.c.saved.is_not(None))
         .group_by(checkpoints.c.session_id)
     )
-    async with store.begin() as db:
+    async with store.connect() as db:
         return {row.session_id: row.saved for row in await db.execute(query)}

@@ -24,9 +24,15 @@ MAX_STEPS = 400
 
 
 class Store(Protocol):
-    """The one thing needed of the store: a transaction that commits when its block ends well."""
+    """What is needed of the store; both translate the database's faults into `portico_gateway.errors`."""
 
-    def begin(self) -> AbstractAsyncContextManager[AsyncConnection]: ...
+    def begin(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A transaction that commits when its block ends well. A broken unique key raises Conflict."""
+        ...
+
+    def connect(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """To read with."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,18 +108,18 @@ class Records:
     # --- studios ------------------------------------------------------------------------------------------------
 
     async def studio(self, session_id: str) -> StudioRecord | None:
-        async with self._store.begin() as db:
+        async with self._store.connect() as db:
             row = (await db.execute(sa.select(studios).where(studios.c.session_id == session_id))).first()
         return None if row is None else _studio(row)
 
     async def all_studios(self) -> list[StudioRecord]:
-        async with self._store.begin() as db:
+        async with self._store.connect() as db:
             return [_studio(row) for row in await db.execute(sa.select(studios))]
 
     async def pairs(self, ids: Sequence[str]) -> list[Pair]:
         """In the order asked for; those that are gone are left out."""
         source = studios.outerjoin(runs, runs.c.id == studios.c.run_id)
-        async with self._store.begin() as db:
+        async with self._store.connect() as db:
             found = (await db.execute(sa.select(studios).where(studios.c.session_id.in_(ids)))).all()
             query = sa.select(runs).select_from(source).where(studios.c.session_id.in_(ids), runs.c.id.is_not(None))
             of = {row.session_id: _run(row) for row in await db.execute(query)}
@@ -123,7 +129,7 @@ class Records:
     async def live(self) -> list[Pair]:
         """Studios that have, or are to have, a run."""
         query = sa.select(studios.c.session_id).where(studios.c.status.in_([status.value for status in LIVE]))
-        async with self._store.begin() as db:
+        async with self._store.connect() as db:
             ids = list((await db.execute(query)).scalars())
         return await self.pairs(ids)
 
@@ -132,7 +138,7 @@ class Records:
         return found[0] if found else None
 
     async def names(self, workspace_id: int) -> set[str]:
-        async with self._store.begin() as db:
+        async with self._store.connect() as db:
             rows = await db.execute(sa.select(studios.c.name).where(studios.c.workspace_id == workspace_id))
             return set(rows.scalars())
 
@@ -141,7 +147,7 @@ class Records:
         try:
             async with self._store.begin() as db:
                 await db.execute(studios.insert().values(**_encoded(values)))
-        except sa.exc.IntegrityError:
+        except Conflict:
             raise Conflict(f"a studio named '{values['name']}' exists in this workspace already") from None
 
     async def update_studio(self, session_id: str, **values: Any) -> None:
@@ -150,7 +156,7 @@ class Records:
         try:
             async with self._store.begin() as db:
                 await db.execute(statement)
-        except sa.exc.IntegrityError:
+        except Conflict:
             raise Conflict(f"a studio named '{values.get('name')}' exists in this workspace already") from None
 
     async def delete_studio(self, session_id: str) -> list[str]:
@@ -195,7 +201,7 @@ class Records:
     # --- runs ---------------------------------------------------------------------------------------------------
 
     async def run(self, run_id: str) -> RunRecord | None:
-        async with self._store.begin() as db:
+        async with self._store.connect() as db:
             row = (await db.execute(sa.select(runs).where(runs.c.id == run_id))).first()
         return None if row is None else _run(row)
 
@@ -221,7 +227,7 @@ class Records:
     async def old_runs(self, session_id: str, keep: int) -> list[str]:
         """Ended runs of a studio beyond the newest `keep`."""
         query = sa.select(runs.c.id).where(runs.c.session_id == session_id, runs.c.ended.is_not(None))
-        async with self._store.begin() as db:
+        async with self._store.connect() as db:
             return list((await db.execute(query.order_by(runs.c.started.desc()).offset(keep).limit(100))).scalars())
 
     # --- what happened --------------------------------------------------------------------------------------------
@@ -236,7 +242,7 @@ class Records:
 
     async def steps(self, run_id: str) -> tuple[ProgressStep, ...]:
         query = sa.select(progress).where(progress.c.run_id == run_id).order_by(progress.c.id).limit(MAX_STEPS)
-        async with self._store.begin() as db:
+        async with self._store.connect() as db:
             return tuple(ProgressStep(row.at, row.name, row.state, row.detail) for row in await db.execute(query))
 
     async def add_event(

@@ -114,7 +114,8 @@ class StudioView:
     last_checkpoint: float | None = None
     run_id: str | None = None
     actions: frozenset[str] = frozenset()
-    """What this actor may do now: 'connect', 'start', 'stop', 'fork', 'edit', 'delete', 'checkpoint', 'extend', 'logs'."""
+    """What this actor may do now, of 'connect', 'start', 'stop', 'fork', 'edit', 'delete', 'checkpoint', 'extend' and
+    'logs'."""
     refusals: dict[str, str] = field(default_factory=dict)
     """Why each of the others is refused, in a sentence."""
 
