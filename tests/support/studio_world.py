@@ -460,6 +460,7 @@ class World:
         while (await self.pair(session_id)).studio.status is not wanted:
             assert passed < seconds, f"still {(await self.pair(session_id)).studio}"
             await self.clock.jump(step)
+            await self.settles()
             passed += step
 
     async def passes(self, seconds: float, *, step: float = 0.5) -> None:
@@ -472,7 +473,7 @@ class World:
 
     async def settles(self) -> None:
         """Everything that can go on now has gone on: the store has answered a few questions in a row."""
-        for _ in range(4):
+        for _ in range(3):
             with contextlib.suppress(Exception):
                 async with Store.begin(self.store) as db:
                     await db.execute(sa.select(1))
