@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import alembic.command
 import alembic.config
+import alembic.util
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
@@ -153,5 +154,5 @@ def _migrate(connection: sa.Connection) -> None:
     config.attributes["connection"] = connection
     try:
         alembic.command.upgrade(config, "head")
-    except alembic.command.util.CommandError as error:
+    except alembic.util.CommandError as error:
         raise Unavailable(f"the database was written by another version of Portico ({error}): use that one") from error
