@@ -19,11 +19,15 @@ class Compute:
     installer: ToolInstaller
 
 
+def tools_folder(settings: Settings) -> Path:
+    return Path(settings.tools_dir) if settings.tools_dir else settings.data / "tools"
+
+
 def open_compute(settings: Settings) -> Compute:
     """Takes a quarter of a second: what this machine allows is found out by trying.
     Raises BadRequest when the settings ask for an isolation that it refuses."""
     settings.data.mkdir(parents=True, exist_ok=True)
-    tools = Path(settings.tools_dir) if settings.tools_dir else settings.data / "tools"
+    tools = tools_folder(settings)
     if settings.compute == "attach":
         return Compute(AttachCompute(settings), ToolInstaller(tools))
     confinement = decide(settings.isolation, find_abilities())
