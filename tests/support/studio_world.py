@@ -20,7 +20,7 @@ from portico_gateway.errors import Conflict, Forbidden, NotFound, PorticoError, 
 from portico_gateway.link.messages import ProbeReply, Route
 from portico_gateway.settings import Settings
 from portico_gateway.store.engine import Store
-from portico_gateway.store.tables import organisations, users, workspaces
+from portico_gateway.store.tables import checkpoints, organisations, users, workspaces
 from portico_gateway.studios.events import EventHub
 from portico_gateway.studios.lifecycle import Lifecycle
 from portico_gateway.studios.live_run import LiveRun
@@ -146,11 +146,12 @@ class Row:
 
 
 class MemoryCatalogue:
-    """`Catalogue` in memory."""
+    """`Catalogue` in memory; ids and names stand in the store as well, for who looks up a copy's parent."""
 
-    def __init__(self, clock: JumpingClock) -> None:
+    def __init__(self, clock: JumpingClock, store: Store) -> None:
         self.rows: dict[int, Row] = {}
         self._clock = clock
+        self._store = store
         self._ids = itertools.count(1)
         self.fail_next: PorticoError | None = None
 
@@ -188,7 +189,13 @@ class MemoryCatalogue:
         self.rows[number] = Row(
             number, session_id, run_id, name or f"checkpoint_{number}", reason, lineage, generation, author_id
         )
+        await self._write(self.rows[number])
         return number
+
+    async def _write(self, row: Row) -> None:
+        values = {"id": row.id, "session_id": row.session_id, "name": row.name, "status": row.status, "created": 0}
+        async with self._store.begin() as db:
+            await db.execute(checkpoints.insert().values(lineage=row.lineage, **values))
 
     async def seal_row(self, checkpoint_id: int) -> bool:
         row = self.rows[checkpoint_id]
@@ -208,6 +215,7 @@ class MemoryCatalogue:
         self.rows[number] = replace(
             source, id=number, session_id=session_id, run_id="", status="sealed", reason="fork", author_id=author_id
         )
+        await self._write(self.rows[number])
         return number
 
     async def restore_point(self, session_id: str, checkpoint_id: int | None) -> RestorePoint | None:
@@ -384,7 +392,7 @@ class World:
         self.clock = JumpingClock()
         self.store = store
         self.rights = MemoryRights()
-        self.catalogue = MemoryCatalogue(self.clock)
+        self.catalogue = MemoryCatalogue(self.clock, store)
         self.compute = compute
         self.commands = MemoryCommands()
         self.edge = MemoryEdge()

@@ -275,15 +275,18 @@ class LiveRun:
 
     def _end_left(self) -> None:
         """It ended in order; whether that is how it should have ended depends on who asked for it."""
+        said = self.status.detail[:2000] if self.status is not None and self.status.phase == "left" else ""
         if self.problem:
             self.end(Event.FAILED, self.problem)
         elif self.studio.status is Status.STARTING:
-            why = self.failed_step or (self.status.detail[:2000] if self.status else "")
-            self.end(Event.FAILED, f"It could not start. {why or 'Its log may say why.'}")
+            why = said or self.failed_step or "Its log may say why."
+            self.end(Event.FAILED, f"It could not start. {why}")
+        elif self.studio.status is Status.RUNNING and said:
+            self.end(Event.FAILED, said)
         elif self.studio.status is Status.RUNNING:
             self.end(Event.LEFT, "It was ended from outside; its state was saved first.")
         else:
-            self.end(Event.LEFT, self.studio.status_message)
+            self.end(Event.LEFT, said or self.studio.status_message)
 
     async def _lifespan(self) -> None:
         while True:
@@ -372,7 +375,9 @@ class LiveRun:
             return message
         if run.placement is None or not self.parts.compute.has_volume(run.session_id):
             return message
-        kept = "Its last changes are kept on this machine and are saved at its next start."
+        kept = "Its last changes are kept on this machine, to be saved at its next start."
+        if "saved at its next start" in message:  # the agent said so already
+            return message
         return f"{message}\n{kept}" if message else kept
 
     async def _try(self, what: str, step: Any) -> None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from portico_gateway.auth.values import Action, Actor
-from portico_gateway.errors import BadRequest, Conflict, Forbidden, NotFound, PorticoError
+from portico_gateway.errors import BadRequest, Conflict, NotFound, PorticoError
 from portico_gateway.studios import listing, naming
 from portico_gateway.studios.lifecycle import NO_STUDIO, Lifecycle
 from portico_gateway.studios.needs import Rights
@@ -28,7 +28,7 @@ from portico_gateway.studios.values import (
     StudioView,
     Template,
 )
-from portico_gateway.studios.views import INSIDE, Views, not_shared
+from portico_gateway.studios.views import INSIDE, Views
 from portico_shared.ids import is_session_id, new_lineage, new_session_id
 
 RECHECK = 5.0
@@ -104,7 +104,7 @@ class StudioService:
             lineage=new_lineage(),
         )
         if start:
-            self._may_open(actor)
+            await self._may_open(actor, workspace_id)
         session_id = await self._insert(actor, workspace_id, values, new.label_ids)
         return await self._begin(actor, session_id, start=start)
 
@@ -209,7 +209,7 @@ class StudioService:
     async def start(self, actor: Actor, session_id: str, override: StartOverride | None = None) -> StudioView:
         pair = await self._pair(actor, session_id, "start")
         require("start", pair.studio.status)
-        self._may_open(actor)
+        await self._may_open(actor, pair.studio.workspace_id)
         override = override or StartOverride()
         policy = await self._rights.policy(pair.studio.workspace_id)
         configuration = override.configuration or pair.studio.configuration
@@ -243,7 +243,7 @@ class StudioService:
         if checkpoint_id is None:
             require("fork", parent.status)
         if new.start:
-            self._may_open(actor)
+            await self._may_open(actor, parent.workspace_id)
         values = await self._checked(
             actor,
             parent.workspace_id,
@@ -368,9 +368,10 @@ class StudioService:
             raise BadRequest(f"there is no compute environment '{wanted[:64]}'; there is: {env.id}")
         return env
 
-    def _may_open(self, actor: Actor) -> None:
-        if sentence := not_shared(actor, self._parts.compute.describe()):
-            raise Forbidden(sentence)
+    async def _may_open(self, actor: Actor, workspace_id: int) -> None:
+        """Where studios cannot be kept apart, nobody starts what they could not open."""
+        if not self._parts.compute.describe().shared:
+            await self._rights.authorise(actor, Action.CONNECT, workspace_id)
 
     async def _known_users(self, ids: tuple[int, ...]) -> list[int]:
         if len(ids) > 1000:

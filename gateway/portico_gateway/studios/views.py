@@ -50,7 +50,7 @@ class Views:
         views = []
         for pair, rights in zip(pairs, permitted, strict=True):
             steps = await self._steps(pair) if pair.studio.status in LIVE or len(pairs) == 1 else ()
-            views.append(self._view(actor, pair, rights, steps, around))
+            views.append(self._view(pair, rights, steps, around))
         return tuple(views)
 
     async def _around(self, pairs: Sequence[Pair]) -> _Around:
@@ -75,7 +75,6 @@ class Views:
 
     def _view(
         self,
-        actor: Actor,
         pair: Pair,
         rights: frozenset[Action],
         steps: tuple[ProgressStep, ...],
@@ -85,7 +84,7 @@ class Views:
         live = self._lifecycle.live(studio.session_id)
         lives = run is not None and studio.status in LIVE
         env = self._parts.compute.describe()
-        refusals = refused(actor, studio, rights, env, live)
+        refusals = refused(studio, rights, env, live)
         return StudioView(
             session_id=studio.session_id,
             workspace_id=studio.workspace_id,
@@ -127,31 +126,22 @@ class Views:
         return tuple(sorted(known, key=lambda each: each.user.user_name))
 
 
-def refused(
-    actor: Actor, studio: StudioRecord, rights: frozenset[Action], env: ComputeEnv, live: LiveRun | None
-) -> dict[str, str]:
-    """Every action that this actor may not take now, with the reason."""
+def refused(studio: StudioRecord, rights: frozenset[Action], env: ComputeEnv, live: LiveRun | None) -> dict[str, str]:
+    """Every action that somebody with these rights may not take now, with the reason."""
     found = {}
     for action, right in RIGHTS.items():
         inside = studio.is_private and action in INSIDE and Action.CONNECT not in rights
-        if right not in rights:
+        if not env.shared and Action.CONNECT not in rights and action in ("start", "connect"):
+            found[action] = f"on this machine only the account that started Portico opens studios: {env.isolation_note}"
+        elif right not in rights:
             found[action] = NO_RIGHT[action]
         elif inside:
             found[action] = "it is private: only its creator and named members look inside"
-        elif action in ("start", "connect") and (sentence := not_shared(actor, env)):
-            found[action] = sentence
         elif action == "stop" and live is not None and live.may_force:
             continue
         elif sentence := refusal(action, studio.status) or "":
             found[action] = sentence
     return found
-
-
-def not_shared(actor: Actor, env: ComputeEnv) -> str:
-    """Why this actor opens nothing on a machine that cannot keep studios apart; '' when they may."""
-    if env.shared or actor.user.is_admin:
-        return ""
-    return f"on this machine only the account that started Portico opens studios: {env.isolation_note}"
 
 
 def _message(studio: StudioRecord, live: LiveRun | None) -> str:
