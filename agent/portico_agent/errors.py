@@ -4,10 +4,12 @@ AgentError
 ├── GatewayError            between us and the gateway
 │   ├── GatewayAway         no answer, or one that asks for patience: the call may be repeated
 │   ├── RunOver             the gateway does not want this run any more: leave
+│   ├── TokenRefused        a short token is not taken: another may be
 │   └── Refused             this request is refused, and will be again
 ├── StorageError            between us and the object store
 │   ├── StorageAway         may be repeated
 │   └── StorageRefused      with these headers, at this URL, never
+├── CheckpointError         a checkpoint could not be made or brought back
 ├── RootError               the tool's root could not be made
 ├── ToolError               the tool could not be prepared or started
 └── InitGone                portico-init does not answer: the run is ending
@@ -28,6 +30,10 @@ class GatewayAway(GatewayError):
 
 class RunOver(GatewayError):
     """The run was ended, replaced by a newer one, or never existed."""
+
+
+class TokenRefused(GatewayError):
+    """A 401 to a call with a short token."""
 
 
 class Refused(GatewayError):
@@ -60,6 +66,10 @@ class StorageRefused(StorageError):
 
     def __str__(self) -> str:
         return f"the store refused ({self.status}): {self.message}"
+
+
+class CheckpointError(AgentError):
+    """A checkpoint could not be made or brought back."""
 
 
 class RootError(AgentError):

@@ -16,7 +16,15 @@ import msgspec
 from yarl import URL
 
 from portico_agent.credential import Credential
-from portico_agent.errors import GatewayAway, GatewayError, Refused, RunOver, StorageAway, StorageRefused
+from portico_agent.errors import (
+    GatewayAway,
+    GatewayError,
+    Refused,
+    RunOver,
+    StorageAway,
+    StorageRefused,
+    TokenRefused,
+)
 from portico_shared.backoff import Backoff
 from portico_shared.clock import Clock, SystemClock
 from portico_shared.messages import (
@@ -66,6 +74,8 @@ class GatewayClient:
         self._token = ""
         self._token_from = self._token_until = -math.inf
         self._renewing = asyncio.Lock()
+        self.over = asyncio.Event()
+        """The gateway has said that this run is over; every further call says so, too."""
 
     @property
     def address(self) -> str:
@@ -181,8 +191,8 @@ class GatewayClient:
         token = await self.token()
         try:
             return await self._ask(method, path, reply, token=token, **content)
-        except RunOver:
-            self.forget_token(token)  # the gateway may have been restored with other keys: once more with a new one
+        except TokenRefused:
+            self.forget_token(token)  # the gateway may have other keys now: once more with a token of those
             return await self._ask(method, path, reply, token=await self.token(), **content)
 
     async def _patiently(self, attempt: Callable[[], Awaitable[Reply]], patience: float) -> Reply:
@@ -221,11 +231,26 @@ class GatewayClient:
             ) as response:  # fmt: skip
                 content = await _bounded(response)
                 if response.status != 200:
-                    raise _refusal(response.status, content, whole_run=not token or response.status == 401)
+                    raise self._refusal(response.status, content, whole_run=not token)
         try:
             return msgspec.json.decode(content, type=reply)
         except (msgspec.DecodeError, msgspec.ValidationError) as error:
             raise GatewayError(f"the gateway's answer to {path.partition('?')[0]} makes no sense: {error}") from error
+
+    def _refusal(self, status: int, content: bytes, *, whole_run: bool) -> GatewayError:
+        """`whole_run`: the call proves who we are by the run's key, so that a refusal is about the run itself."""
+        try:
+            message: str = msgspec.json.decode(content, type=ErrorReply).message
+        except (msgspec.DecodeError, msgspec.ValidationError):
+            message = content[:200].decode(errors="replace")
+        if status >= 500 or status == 429:
+            return GatewayAway(f"{status}: {message}")
+        if status == 410 or (whole_run and status in _OVER):
+            self.over.set()
+            return RunOver(message or f"the gateway answered {status}")
+        if status == 401:
+            return TokenRefused(message)
+        return Refused(status, message)
 
     def _url(self, path: str) -> str:
         return f"http://{self._host}{path}" if self._gateway.startswith("unix:") else f"{self._gateway}{path}"
@@ -297,18 +322,6 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
     if len(content) > MAX_REPLY:
         raise GatewayError("the gateway's answer is too long")
     return content
-
-
-def _refusal(status: int, content: bytes, *, whole_run: bool) -> GatewayError:
-    try:
-        message = msgspec.json.decode(content, type=ErrorReply).message
-    except (msgspec.DecodeError, msgspec.ValidationError):
-        message = content[:200].decode(errors="replace")
-    if status >= 500 or status == 429:
-        return GatewayAway(f"{status}: {message}")
-    if whole_run and status in _OVER:
-        return RunOver(message or f"the gateway answered {status}")
-    return Refused(status, message)
 
 
 async def _storage_refusal(response: aiohttp.ClientResponse) -> StorageRefused:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 
 def import_path(here: Path) -> list[str]:
-    """Folders to import from, for a launcher that lies in `here`."""
-    source = here / "src"
-    if not source.is_dir():
-        return [str(here.parent), str(here.parent.parent / "shared")]
-    inside = sorted(str(f) for f in source.iterdir() if f.is_dir() and not (f / "__init__.py").exists())
-    return [str(source), *inside, str(here / "site")]
+    """Folders to import from, for a launcher that lies in `here`: beside `src/`, or in the package itself."""
+    for base in (here, here.parent.parent):
+        source = base / "src"
+        if (source / "portico_agent").is_dir():
+            inside = sorted(str(f) for f in source.iterdir() if f.is_dir() and not (f / "__init__.py").exists())
+            return [str(source), *inside, str(base / "site")]
+    return [str(here.parent), str(here.parent.parent / "shared")]
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast, get_args
 
+from portico_agent.init.configuration import REACHING_OUT
 from portico_shared.ids import is_run_id
 
 RootKind = Literal["overlay", "folders", "none"]
@@ -47,6 +48,8 @@ class AgentSettings:
     lower: tuple[str, ...]
     log_level: str
     secrets: Secrets
+    reaching_out: dict[str, str] = field(default_factory=dict)
+    """Variables of proxies, certificates and package mirrors that this place needs; handed on to the tool."""
 
     @property
     def current(self) -> Path:
@@ -73,6 +76,7 @@ def read_settings(environment: Mapping[str, str]) -> AgentSettings:
             tools=Path(environment.get("PORTICO_TOOLS", "/opt/portico/tools")),
             lower=tuple(environment.get("PORTICO_LOWER", "/").split(":")),
             log_level=environment.get("PORTICO_LOG_LEVEL", "info"),
+            reaching_out={name: environment[name] for name in REACHING_OUT if name in environment},
             secrets=_read_secrets(int(environment["PORTICO_SECRETS_FD"])),
         )
     except KeyError as missing:

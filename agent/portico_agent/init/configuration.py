@@ -6,7 +6,8 @@
     PORTICO_GRACE          seconds between SIGTERM and SIGKILL for the tool when the
                            agent could not see to it                                        30
 
-Every other PORTICO_ variable goes on to the agent, with a few of the locale and of TLS; nothing else does.
+Every other PORTICO_ variable goes on to the agent, with those of the locale and of reaching the internet; nothing
+else does.
 """
 
 import base64
@@ -18,7 +19,13 @@ from pathlib import Path
 
 SOCKET_NAME = "init.sock"
 SEED_BYTES = 32
-PASSED_ON = ("LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
+REACHING_OUT = (
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"),
+    *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+    *("PIP_CERT", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_DEFAULT_TIMEOUT"),
+)
+"""What it takes to reach the internet from here; the agent hands it on to the tool."""
+PASSED_ON = ("LANG", "LC_ALL", "TZ", *REACHING_OUT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -215,7 +215,6 @@ def _build_folders(spec: RootSpec) -> Built:
 
 def _bound(source: str, target: str) -> bool:
     try:
-        Path(target).mkdir(parents=True, exist_ok=True)
         mount(source, target, flags=MS_BIND)
     except OSError:
         return False

@@ -22,6 +22,8 @@ from portico_agent.overlay.root import Bind, RootSpec
 from portico_agent.settings import AgentSettings
 
 _BTRFS_SUBVOL_CREATE = 0x5000940E
+_BTRFS_FS_INFO = 0x8400941F
+_SUBVOLUME_INODE = 256
 _VOLUME_ARGS = "=q4088s"
 PYTHON = "/opt/portico/python"
 HIDDEN = ("/run/portico",)
@@ -36,8 +38,6 @@ class Volume:
 
     path: Path
     kind: str
-    subvolume: bool
-    """`current` is a btrfs subvolume: it can be snapshotted."""
 
     @property
     def current(self) -> Path:
@@ -47,18 +47,25 @@ class Volume:
     def upper(self) -> Path:
         return self.current / "upper"
 
+    @property
+    def subvolume(self) -> bool:
+        """Whether `current` is a btrfs subvolume, so that it can be snapshotted. Every subvolume's root has this inode
+        number; elsewhere it is an accident that snapshots would show."""
+        return self.current.stat().st_ino == _SUBVOLUME_INODE and _is_btrfs(self.path)
 
-def prepare_volume(settings: AgentSettings) -> Volume:
-    """Make what is missing; leave what is there. Raises RootError in words."""
+
+def prepare_volume(settings: AgentSettings, *, keep_tmp: bool = False) -> Volume:
+    """Make what is missing; leave what is there. `keep_tmp`: a studio is at work in it. Raises RootError in words."""
     try:
-        subvolume = _make_current(settings.volume)
+        _make_current(settings.volume)
         names = ("upper", "work") if settings.root == "overlay" else ("home", "workspace")
         for name in names:
             (settings.volume / "current" / name).mkdir(mode=0o700 if name == "home" else 0o755, exist_ok=True)
-        _empty_tmp(settings.volume)
+        if not keep_tmp:
+            _empty_tmp(settings.volume)
     except OSError as error:
         raise RootError(f"the studio's volume cannot be used: {error}; is the disk full or read-only?") from error
-    return Volume(path=settings.volume, kind=settings.root, subvolume=subvolume)
+    return Volume(path=settings.volume, kind=settings.root)
 
 
 def root_spec(settings: AgentSettings, volume: Volume) -> RootSpec:
@@ -123,14 +130,25 @@ def free_share(volume: Volume) -> float:
     return found.f_bavail / found.f_blocks if found.f_blocks else 1.0
 
 
-def _make_current(path: Path) -> bool:
+def _make_current(path: Path) -> None:
     current = path / "current"
     if not current.exists():
         try:
             _create_subvolume(path, "current")
         except OSError:
             current.mkdir()
-    return current.stat().st_ino == 256  # every btrfs subvolume's root has this inode number, no ordinary folder
+
+
+def _is_btrfs(path: Path) -> bool:
+    """Asks the file system for something only btrfs answers."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(folder, _BTRFS_FS_INFO, bytearray(1024))
+    except OSError:
+        return False
+    finally:
+        os.close(folder)
+    return True
 
 
 def _create_subvolume(parent: Path, name: str) -> None:

@@ -1,0 +1,83 @@
+"""The checkpoint engine as a session sees it: each job a child process, its outcome a value or one of our errors."""
+
+import base64
+from collections.abc import Callable
+from typing import Literal, cast
+
+from portico_agent.checkpoint.engine import run_capture, run_restore
+from portico_agent.checkpoint.jobs import CaptureJob, Freeze, Progress, Reason, RestoreJob
+from portico_agent.desk import Captured
+from portico_agent.errors import CheckpointError, RunOver
+from portico_agent.overlay.volume import Volume, fingerprint
+from portico_agent.settings import AgentSettings
+from portico_shared.messages import RestorePoint
+
+INDEX = "checkpoint.index"
+
+
+class ChildEngine:
+    """Captures and restores one volume. `tool_pid()` names the process to hold still where there are no snapshots, or
+    0 when nothing runs."""
+
+    def __init__(self, settings: AgentSettings, volume: Volume, quota: int, tool_pid: Callable[[], int]) -> None:
+        self._settings = settings
+        self._volume = volume
+        self._quota = quota
+        self._tool_pid = tool_pid
+        self._lower = fingerprint()
+        kept = "btrfs" if volume.subvolume else "freezer"
+        self.label = f"overlay+{kept}" if volume.kind == "overlay" else "folders"
+
+    async def capture(self, reason: str, row: int) -> Captured:
+        settings, pid = self._settings, self._tool_pid()
+        job = CaptureJob(
+            run=settings.run,
+            gateway=settings.gateway,
+            host=settings.host,
+            seed=base64.b64encode(settings.secrets.seed).decode(),
+            root=cast(Literal["overlay", "folders"], settings.root),
+            lower=self._lower,
+            index=str(self._volume.path / INDEX),
+            source=str(self._volume.current),
+            reason=cast(Reason, reason),
+            row=row,
+            freeze=Freeze(pid=pid) if pid and not self._volume.subvolume else None,
+        )
+        result = await run_capture(job)
+        if result.over:
+            raise RunOver(result.error)
+        if not result.ok:
+            raise CheckpointError(result.error)
+        return Captured(
+            head=result.head,
+            changed=result.changed,
+            uploaded=result.uploaded_bytes,
+            seconds=result.seconds,
+            pause_ms=result.pause_ms,
+            notes=result.notes,
+        )
+
+    async def restore(self, point: RestorePoint, progress: Callable[[int, int], None]) -> str:
+        settings = self._settings
+        job = RestoreJob(
+            run=settings.run,
+            gateway=settings.gateway,
+            host=settings.host,
+            seed=base64.b64encode(settings.secrets.seed).decode(),
+            root=cast(Literal["overlay", "folders"], settings.root),
+            lower=self._lower,
+            index=str(self._volume.path / INDEX),
+            target=str(self._volume.current),
+            point=point,
+            quota=self._quota,
+        )
+
+        def tell(update: Progress) -> None:
+            progress(update.done, update.total)
+
+        result = await run_restore(job, tell)
+        if result.over:
+            raise RunOver(result.error)
+        if not result.ok:
+            raise CheckpointError(f"{result.error} Start the studio from another checkpoint, or try again.")
+        return " ".join(result.notes)

@@ -1,0 +1,474 @@
+"""One agent's life, from its first call to its last, readable top to bottom.
+
+    identify   who we are: the run's key, proven                              _identify
+    prepare    the volume; restore a checkpoint into it, or salvage it         _prepare
+    launch     the tool's root, then the tool - or adopt the one that runs     _launch
+    dial       tunnels for people, MQTT for control: from the first moment     run
+    watch      the tool, its port, its log, the disk, the checkpoints          _watch
+    leave      tool ended, last checkpoint, last word                          _leave
+
+The tool belongs to portico-init: this agent may die anywhere above, and its successor goes on from what it finds.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from portico_agent.board import Board
+from portico_agent.desk import Captured, Desk, Engine
+from portico_agent.errors import AgentError, GatewayAway, GatewayError, InitGone, RunOver, ToolError
+from portico_agent.gateway import GatewayClient
+from portico_agent.keeper import InitStatus, Keeper
+from portico_agent.logship import LogShipper
+from portico_agent.overlay.volume import Volume, free_share, personalise, prepare_volume, root_spec
+from portico_agent.readiness import free_port, until_answering
+from portico_agent.settings import AgentSettings
+from portico_agent.tools.choose import choose_tool
+from portico_agent.tools.tool import Launch, Site
+from portico_shared.clock import Clock
+from portico_shared.messages import (
+    Answer,
+    Command,
+    MakeCheckpoint,
+    Plan,
+    Reidentify,
+    RestorePoint,
+    Stop,
+    Warning_,
+)
+
+START_CHECKPOINT_WAIT = 60.0
+"""Seconds the first checkpoint waits for the tool to answer, so as not to slow its start down."""
+DISK_LOW, DISK_FINE = 0.05, 0.10
+"""Shares of the volume that are free: below the first people are warned, above the second they may be again."""
+DISK_SECONDS = 15.0
+LAST_WORDS = 2000
+LAST_CALL_SECONDS = 10.0
+"""What a leaving agent gives the control road to deliver its last status."""
+EXIT_LEFT, EXIT_FAILED, EXIT_OVER = 0, 1, 2
+
+_log = logging.getLogger(__name__)
+
+
+class CheckpointEngine(Engine, Protocol):
+    """What a session needs of the checkpoint engine (`portico_agent.checkpoint`)."""
+
+    label: str
+    """How the root is kept, for people: 'overlay+btrfs', 'overlay+freezer', 'folders'."""
+
+    async def restore(self, point: RestorePoint, progress: Callable[[int, int], None]) -> str:
+        """Make the volume's `current` what the checkpoint holds, verified; told to `progress` in bytes (done, total).
+        Returns words about what people should know ('' when there is nothing). Raises CheckpointError."""
+        ...
+
+
+class Control(Protocol):
+    """What a session needs of the control road."""
+
+    async def run(self) -> None:
+        """Publish the board's status and reports, deliver commands; until cancelled, whatever becomes of the broker."""
+        ...
+
+    async def answer(self, answer: Answer) -> None:
+        """Send the outcome of a command; it may be dropped while the broker is away."""
+        ...
+
+    async def delivered(self) -> None:
+        """Return when the board's newest status has been handed to the broker."""
+        ...
+
+
+class Dialing(Protocol):
+    async def run(self) -> None:
+        """Keep connections for people open until cancelled."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """How a session's roads and engine are made: the real ones in `__main__`, others in tests."""
+
+    control: Callable[["Session"], Control]
+    dialer: Callable[["Session"], Dialing]
+    engine: Callable[["Session", Plan, Volume], CheckpointEngine]
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """Why we leave: by command (then it is answered), by signal, or because there is nothing to stay for."""
+
+    reason: str
+    command: Stop | None = None
+
+
+class Session:
+    """`await run()`: the exit code for portico-init. One per agent process."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        gateway: GatewayClient,
+        keeper: Keeper,
+        status: InitStatus,
+        parts: Parts,
+        clock: Clock,
+    ) -> None:
+        self.settings = settings
+        self.gateway = gateway
+        self.clock = clock
+        self.board = Board(settings.run, status.agent, clock)
+        self._keeper = keeper
+        self._found = status
+        self._parts = parts
+        self._control = parts.control(self)
+        self._desk: Desk | None = None
+        self._volume: Volume | None = None
+        self._port = 0
+        self.tool_pid = 0
+        """The running tool's process; 0 = none."""
+        self._launched = False
+        """A root stands on the volume: user code has or may have written there."""
+        self._answering: set[asyncio.Task[None]] = set()
+        self._leaving: asyncio.Future[Leaving] = asyncio.get_running_loop().create_future()
+
+    # --- the whole of it ----------------------------------------------------------------------------------------------
+
+    async def run(self) -> int:
+        try:
+            plan = await self._identify()
+        except GatewayError as error:
+            return await self._turned_away(error)
+        async with asyncio.TaskGroup() as roads:
+            control = roads.create_task(self._control.run(), name="control road")
+            dialer = roads.create_task(self._parts.dialer(self).run(), name="tunnels")
+            code = await self._live(plan)
+            await self._say_goodbye()
+            control.cancel()
+            dialer.cancel()
+        await self._tell_init(code)
+        return code
+
+    async def _live(self, plan: Plan) -> int:
+        """From preparing to leaving; failures of ours end the run in order, with words."""
+        try:
+            leaving = await self._until_leaving(self._bring_up(plan)) or await self._until_leaving(self._watch(plan))
+            return await self._leave(plan, leaving or Leaving("stop"))
+        except RunOver as over:
+            _log.warning("the gateway has ended this run: %s", over)
+            return EXIT_OVER
+        except AgentError as error:
+            _log.exception("the run ends: %s", error)
+            self.board.set(phase="left", detail=str(error)[:LAST_WORDS])
+            return EXIT_FAILED
+
+    async def _until_leaving(self, work: Awaitable[None]) -> Leaving | None:
+        """Do some work unless we are asked to leave; what it began is cancelled then. None = the work is done."""
+        task = asyncio.ensure_future(work)
+        gone, stop, over = (
+            asyncio.ensure_future(event.wait())
+            for event in (self._keeper.gone, self._keeper.stop_asked, self.gateway.over)
+        )
+        try:
+            anything: list[asyncio.Future[Any]] = [task, gone, stop, over, self._leaving]
+            await asyncio.wait(anything, return_when=asyncio.FIRST_COMPLETED)
+            if over.done():
+                raise RunOver("the gateway has ended this run")
+            if gone.done():
+                raise InitGone("portico-init is gone: the run is ending")
+            if task.done():
+                task.result()
+                return None
+            return self._leaving.result() if self._leaving.done() else Leaving("signal")
+        finally:
+            for each in (task, gone, stop, over):
+                each.cancel()
+            await asyncio.gather(task, gone, stop, over, return_exceptions=True)
+
+    def allowed(self, port: int) -> bool:
+        """Whether people may be led to this port: the tool's alone."""
+        return port == self._port != 0
+
+    # --- identify -----------------------------------------------------------------------------------------------------
+
+    async def _identify(self) -> Plan:
+        await self.gateway.identify()
+        return await self.gateway.plan()
+
+    async def _turned_away(self, error: GatewayError) -> int:
+        """Nothing of this run is wanted, or its gateway is none: no checkpoint could be committed either."""
+        _log.error("the gateway does not take this run: %s", error)
+        await self._tell_init(EXIT_OVER)
+        return EXIT_OVER
+
+    # --- prepare and launch -------------------------------------------------------------------------------------------
+
+    async def _bring_up(self, plan: Plan) -> None:
+        if self._found.stopping:
+            self._keeper.stop_asked.set()
+        if self.settings.root == "none":
+            self._set_port(plan.tool_port)
+            self.board.set(tool="starting")
+            return
+        await self._prepare(plan)
+        self._launched = self._found.built is not None
+        if self._found.tool is None:
+            await self._launch(plan)
+        else:
+            self._adopt()
+
+    async def _prepare(self, plan: Plan) -> None:
+        """The volume, and what is to be in it. Not touched any more once a root stands on it."""
+        standing = self._found.built is not None
+        self.board.enter("preparing")
+        if not standing:
+            self.board.step("preparing", "started")
+        self._volume = await asyncio.to_thread(prepare_volume, self.settings, keep_tmp=standing)
+        engine = self._parts.engine(self, plan, self._volume)
+        self._desk = Desk(engine, self.board, self.clock)
+        self.board.set(root=engine.label)
+        if standing:
+            return
+        self.board.step("preparing", "done")
+        if plan.salvage:
+            await self._step("restoring", self._salvage(self._desk))
+        elif plan.restore is not None:
+            await self._step("restoring", self._restore(engine, plan.restore))
+            self._volume = await asyncio.to_thread(prepare_volume, self.settings, keep_tmp=True)
+        await asyncio.to_thread(personalise, self._volume, forked=plan.forked and not plan.salvage)
+
+    async def _salvage(self, desk: Desk) -> str:
+        self.board.enter("restoring", "saving what the last run left behind")
+        await desk.make("salvage")
+        return "what the last run left behind is saved"
+
+    async def _restore(self, engine: CheckpointEngine, point: RestorePoint) -> str:
+        self.board.enter("restoring", point.name)
+        words = await engine.restore(point, lambda done, total: self.board.set(done=done, total=total))
+        if words:
+            self._warn("storage", words)
+        return words or point.name
+
+    async def _launch(self, plan: Plan) -> None:
+        assert self._volume is not None
+        self.board.enter("launching", plan.tool)
+        await self._step("launching", self._start_tool(plan, self._volume))
+
+    async def _start_tool(self, plan: Plan, volume: Volume) -> str:
+        built = await self._keeper.mount(await asyncio.to_thread(root_spec, self.settings, volume))
+        self._launched = True
+        for words in built.notes:
+            _log.info("root: %s", words)
+        tool, port = choose_tool(plan.tool), plan.tool_port or free_port()
+        site = Site(
+            port=port,
+            home=built.home,
+            workspace=built.workspace,
+            tools=self.settings.tools,
+            whole_root=built.kind == "overlay",
+            environment={**self.settings.reaching_out, **plan.environment},
+            command=plan.command,
+        )
+        for step in tool.prepare(site):
+            await self._run_step(step)
+        launch = tool.launch(site)
+        note: dict[str, Any] = {"port": port, "probe": tool.probe_path}
+        self.tool_pid = await self._keeper.start_tool(launch.argv, launch.env, launch.cwd, note)
+        self._set_port(port)
+        self.board.set(phase="running", detail="", tool="starting")
+        return f"{tool.name} started"
+
+    async def _run_step(self, step: Launch) -> None:
+        code = await self._keeper.run_step(step.argv, step.env, step.cwd)
+        if code != 0:
+            raise ToolError(f"preparing the tool failed (exit code {code}): {await self._last_lines()}")
+
+    def _adopt(self) -> None:
+        """The tool of the agent before us."""
+        tool = self._found.tool
+        assert tool is not None
+        note = tool.note if isinstance(tool.note, dict) else {}
+        self._set_port(int(note.get("port", 0)))
+        if not tool.runs:
+            self._keeper.adopt_exit(tool.code or 0)
+        self.tool_pid = tool.pid if tool.runs else 0
+        self.board.set(phase="running", tool="starting")
+        _log.info("agent %d adopted the running tool (pid %d)", self._found.agent, tool.pid)
+
+    def _set_port(self, port: int) -> None:
+        self._port = port
+        self.board.set(tool_port=port)
+
+    # --- watch --------------------------------------------------------------------------------------------------------
+
+    async def _watch(self, plan: Plan) -> None:
+        """Everything that goes on while people work. Ends only by being cancelled."""
+        if self.settings.root == "none":
+            self.board.enter("running")
+            await self._watch_port(self._probe_path(plan))
+            await asyncio.Event().wait()
+        with _first_failure():
+            async with asyncio.TaskGroup() as group:
+                self._start_watching(group, plan)
+
+    def _start_watching(self, group: asyncio.TaskGroup, plan: Plan) -> None:
+        assert self._desk is not None
+        ready = group.create_task(self._watch_port(self._probe_path(plan)), name="tool's port")
+        group.create_task(self._watch_tool(), name="tool's end")
+        group.create_task(LogShipper("tool", self._keeper, self.gateway).follow(self.clock), name="log")
+        group.create_task(self._watch_disk(), name="disk")
+        group.create_task(self._desk.every(plan.checkpoint_interval), name="checkpoints")
+        if self._found.tool is None:
+            group.create_task(self._first_checkpoint(self._desk, ready), name="first checkpoint")
+
+    async def _watch_port(self, path: str) -> None:
+        await until_answering(self._port, path, self.clock)
+        if not self._keeper.tool_exited.done():
+            self.board.set(tool="up")
+
+    async def _watch_tool(self) -> None:
+        """The tool ended by itself: say so; what becomes of the run is the gateway's to decide."""
+        code = await asyncio.shield(self._keeper.tool_exited)
+        self.tool_pid = 0
+        self.board.set(tool="exited", exit_code=code, detail=await self._last_lines())
+
+    async def _watch_disk(self) -> None:
+        """Warn when the studio's own space runs out; the studio goes on."""
+        warned = False
+        while self._volume is not None:
+            free = await asyncio.to_thread(free_share, self._volume)
+            if free < DISK_LOW and not warned:
+                self._warn("disk", f"The studio's disk is nearly full ({free:.0%} free): remove what is not needed.")
+            warned = free < DISK_LOW or (warned and free < DISK_FINE)
+            await self.clock.sleep(DISK_SECONDS)
+
+    async def _first_checkpoint(self, desk: Desk, ready: asyncio.Task[None]) -> None:
+        sleeping = asyncio.ensure_future(self.clock.sleep(START_CHECKPOINT_WAIT))
+        try:
+            await asyncio.wait({ready, sleeping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeping.cancel()
+        try:
+            await desk.make("start")
+        except AgentError as error:
+            _log.warning("the first checkpoint failed, another follows: %s", error)
+
+    def _probe_path(self, plan: Plan) -> str:
+        tool = self._found.tool
+        if tool is not None and isinstance(tool.note, dict):
+            return str(tool.note.get("probe", "/"))
+        return "/" if self.settings.root == "none" else choose_tool(plan.tool).probe_path
+
+    # --- commands -----------------------------------------------------------------------------------------------------
+
+    def on_command(self, command: Command) -> None:
+        """From the control road; answered over it."""
+        match command:
+            case Stop() if not self._leaving.done():
+                self._leaving.set_result(Leaving("stop", command))
+            case MakeCheckpoint():
+                task = asyncio.ensure_future(self._checkpoint_now(command))
+                self._answering.add(task)
+                task.add_done_callback(self._answering.discard)
+            case Reidentify():
+                self.board.set(seq=self.board.status.seq + 1)
+
+    async def _checkpoint_now(self, command: MakeCheckpoint) -> None:
+        run = self.settings.run
+        try:
+            if self._desk is None or self.board.status.phase != "running":
+                raise ToolError("this studio has no state to save yet: try again when it runs")
+            captured = await self._desk.make(command.reason, command.row)
+            await self._control.answer(Answer(id=command.id, run=run, ok=True, head=captured.head))
+        except AgentError as error:
+            await self._control.answer(Answer(id=command.id, run=run, ok=False, detail=str(error)[:LAST_WORDS]))
+
+    # --- leave --------------------------------------------------------------------------------------------------------
+
+    async def _leave(self, plan: Plan, leaving: Leaving) -> int:
+        """1. the tool ends and may save  2. the last checkpoint  3. the rest of the log  4. the last word."""
+        command, captured, problem = leaving.command, "", ""
+        self.board.enter("stopping")
+        if self._launched:  # else the volume may hold half a restore, and nothing of the user's
+            await self._keeper.end_tool(command.grace if command else plan.grace)
+            self.tool_pid = 0
+            captured, problem = await self._save_last(leaving.reason)
+            await self._flush_log()
+        if command is not None:
+            answer = Answer(id=command.id, run=self.settings.run, ok=not problem, detail=problem, head=captured)
+            await self._control.answer(answer)
+        self.board.set(phase="left", detail=problem)
+        return EXIT_FAILED if problem else EXIT_LEFT
+
+    async def _save_last(self, reason: str) -> tuple[str, str]:
+        """The head, or in words why there is none. The volume stays and is salvaged at the next start then."""
+        assert self._desk is not None
+        try:
+            captured: Captured = await self._desk.make_final(reason)
+        except AgentError as error:
+            return "", f"The final checkpoint failed: {error}. The studio's disk is kept and saved at its next start."[
+                :LAST_WORDS
+            ]
+        return captured.head, ""
+
+    async def _flush_log(self) -> None:
+        try:
+            async with asyncio.timeout(LAST_CALL_SECONDS):
+                await LogShipper("tool", self._keeper, self.gateway).ship()
+        except (TimeoutError, GatewayAway, AgentError) as error:
+            _log.warning("the end of the tool's log was not sent: %s", error)
+
+    async def _say_goodbye(self) -> None:
+        for task in list(self._answering):
+            task.cancel()
+        await asyncio.gather(*self._answering, return_exceptions=True)
+        try:
+            async with asyncio.timeout(LAST_CALL_SECONDS):
+                await self._control.delivered()
+        except TimeoutError:
+            _log.warning("the last status did not reach the gateway")
+
+    async def _tell_init(self, code: int) -> None:
+        try:
+            await self._keeper.leave(code)
+        except InitGone:
+            pass
+
+    # --- words --------------------------------------------------------------------------------------------------------
+
+    async def _step(self, name: str, work: Awaitable[str]) -> None:
+        """Report a piece of work people wait for."""
+        self.board.step(name, "started")
+        try:
+            detail = await work
+        except AgentError as error:
+            self.board.step(name, "failed", str(error)[:LAST_WORDS])
+            raise
+        self.board.step(name, "done", detail)
+
+    def _warn(self, kind: str, words: str) -> None:
+        self.board.report(Warning_(run=self.settings.run, at=self.clock.now(), kind=kind, detail=words))  # type: ignore[arg-type]
+
+    async def _last_lines(self) -> str:
+        """What the tool said last, for whoever has to find out why."""
+        end = (await self._keeper.status()).logs.get("tool", 0)
+        piece = await self._keeper.log("tool", max(0, end - LAST_WORDS))
+        lines = piece.data.decode(errors="replace").strip().splitlines()
+        return "\n".join(lines[-12:])
+
+
+@contextlib.contextmanager
+def _first_failure() -> Iterator[None]:
+    """Tasks of a group fail together; who waits for them handles one error of ours."""
+    try:
+        yield
+    except* AgentError as group:
+        raise _leaf(group) from None
+
+
+def _leaf(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
