@@ -35,9 +35,9 @@ async def _durable(api: Client, workspace: int, session_id: str, checkpoint_id: 
     async def steps(say: Callable[[str], None]) -> dict[str, Any]:
         while True:
             row = await api.get(f"/studios/{session_id}/checkpoints/{checkpoint_id}", workspaceId=workspace)
-            if row["status"] == "failed":
+            if row["status"] == "invalid":
                 raise ApiError(409, "the checkpoint failed; `portico logs` shows why; earlier ones are untouched")
-            if row["status"] != "pending":
+            if row["status"] == "finalized":
                 return dict(row)
             say(row["status"])
             await asyncio.sleep(POLL_SECONDS)

@@ -1,0 +1,376 @@
+"""Routes of people, tokens, labels, compute environments and workspace settings."""
+
+import msgspec
+import sqlalchemy as sa
+from aiohttp import web
+
+from portico_gateway import __version__
+from portico_gateway.api import answers, bodies
+from portico_gateway.api.doors import Parts
+from portico_gateway.api.requests import MAX_BODY, body, path_number, text, workspace_id
+from portico_gateway.api.table import Route, answer
+from portico_gateway.auth.values import Action, Actor, Role, Workspace
+from portico_gateway.errors import BadRequest, NotFound
+from portico_gateway.store.tables import labels, workspaces
+from portico_gateway.studios.values import ComputeEnv
+
+API_VERSION = "1.187.0"
+"""The version of Seqera's API whose studio part this follows."""
+MOST_LABELS = 1000
+
+
+async def service_info(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
+    info = {
+        "version": __version__,
+        "apiVersion": API_VERSION,
+        "commitId": "",
+        "authTypes": ["credentials"],
+        "loginPath": "/sign-in",
+        "navbar": {"menus": []},
+        "heartbeatInterval": 60,
+        "userWorkspaceEnabled": False,
+        "allowLocalRepos": False,
+        "waveEnabled": False,
+        "landingUrl": parts.settings.base_url,
+        "contentMaxFileSize": MAX_BODY,
+    }
+    return answer({"serviceInfo": info})
+
+
+async def user_info(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
+    me = actor.user
+    found = await parts.people.workspaces(actor)
+    info = {
+        "id": me.id,
+        "userName": me.user_name,
+        "email": me.email,
+        "firstName": me.display_name,
+        "lastName": "",
+        "avatar": answers.avatar(me),
+        "deleted": False,
+    }
+    return answer({"user": info, "needConsent": False, "defaultWorkspaceId": found[0].id if found else None})
+
+
+async def user_workspaces(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
+    if path_number(request, "userId") != actor.user.id:
+        raise NotFound("no such user")
+    rows = []
+    for each in await parts.people.workspaces(actor):
+        role = await parts.people.role(actor, each.id)
+        rows.append(answers.workspace(each, [role.label] if role else []))
+    return answer({"orgsAndWorkspaces": rows})
+
+
+async def org_members(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
+    org_id, wanted = path_number(request, "orgId"), text(request, "search").casefold()
+    rows: dict[int, dict[str, object]] = {}
+    mine = [w for w in await parts.people.workspaces(actor) if w.org_id == org_id]
+    if not mine:
+        raise NotFound("no such organisation")
+    for each in mine:
+        for member in await parts.people.members(actor, each.id):
+            if wanted in member.user.user_name or wanted in member.user.email:
+                rows.setdefault(member.user.id, answers.member(member))
+    return answer({"members": list(rows.values()), "totalSize": len(rows)})
+
+
+async def list_members(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
+    found = await parts.people.members(actor, path_number(request, "workspaceId"))
+    return answer({"members": [answers.member(each) for each in found], "totalSize": len(found)})
+
+
+def _role(name: str) -> Role:
+    try:
+        return Role[name.upper()]
+    except KeyError:
+        raise BadRequest(f"role is one of {', '.join(r.label for r in Role)}") from None
+
+
+async def invite_member(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
+    given = await body(request, bodies.InviteMember)
+    made = await parts.people.invite(actor, path_number(request, "workspaceId"), given.email, _role(given.role))
+    return answer({"memberId": made.user.id, "userName": made.user.user_name, "url": made.url or None}, 201)
+
+
+async def change_member(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
+    given = await body(request, bodies.ChangeRole)
+    where, who = path_number(request, "workspaceId"), path_number(request, "userId")
+    await parts.people.set_role(actor, where, who, _role(given.role))
+    return answer(None)
+
+
+async def remove_member(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
+    await parts.people.remove_member(actor, path_number(request, "workspaceId"), path_number(request, "userId"))
+    return answer(None)
+
+
+async def list_tokens(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
+    rows = [
+        {
+            "id": t.id,
+            "name": t.name,
+            "dateCreated": answers.when(t.created),
+            "lastUsed": answers.when(t.last_used),
+            "expires": answers.when(t.expires),
+        }
+        for t in await parts.auth.tokens(actor)
+    ]
+    return answer({"tokens": rows})
+
+
+async def create_token(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
+    given = await body(request, bodies.CreateToken)
+    secret = await parts.auth.make_token(actor, given.name, given.days)
+    made = next(t for t in await parts.auth.tokens(actor) if t.name == given.name.strip())
+    row = {"id": made.id, "name": made.name, "dateCreated": answers.when(made.created)}
+    return answer({"accessKey": secret, "token": row}, 201)
+
+
+async def delete_token(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
+    await parts.auth.delete_token(actor, path_number(request, "tokenId"))
+    return answer(None)
+
+
+def _environment(env: ComputeEnv) -> dict[str, object]:
+    return {
+        "id": env.id,
+        "name": env.name,
+        "platform": env.platform,
+        "region": env.region,
+        "status": env.status,
+        "message": env.isolation_note,
+        "primary": True,
+        "workDir": "",
+        "credentialsId": None,
+        "resources": {"cpus": env.cpus, "memory": env.memory, "gpus": env.gpus, "gpuEnabled": env.gpus > 0},
+        "isolation": env.isolation,
+    }
+
+
+async def list_compute_envs(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
+    await parts.rights.authorise(actor, Action.STUDIO_READ, await workspace_id(parts, request, actor))
+    wanted = text(request, "status")
+    found = [_environment(env) for env in parts.studios.compute_envs() if not wanted or env.status == wanted]
+    return answer({"computeEnvs": found})
+
+
+async def describe_compute_env(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
+    await parts.rights.authorise(actor, Action.STUDIO_READ, await workspace_id(parts, request, actor))
+    for env in parts.studios.compute_envs():
+        if env.id == request.match_info["computeEnvId"]:
+            return answer({"computeEnv": _environment(env)})
+    raise NotFound("no such compute environment")
+
+
+async def data_links(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
+    await parts.rights.authorise(actor, Action.STUDIO_READ, await workspace_id(parts, request, actor))
+    return answer({"dataLinks": [], "totalSize": 0})
+
+
+async def list_labels(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
+    where = await workspace_id(parts, request, actor)
+    await parts.rights.authorise(actor, Action.STUDIO_READ, where)
+    async with parts.store.connect() as connection:
+        query = sa.select(labels).where(labels.c.workspace_id == where).order_by(labels.c.name)
+        rows = (await connection.execute(query)).all()
+    found = [answers.LabelDto(id=r.id, name=r.name, value=r.value, date_created=answers.when(r.created)) for r in rows]
+    return answer({"labels": found, "totalSize": len(found)})
+
+
+async def create_label(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
+    given = await body(request, bodies.CreateLabel)
+    where = await workspace_id(parts, request, actor)
+    await parts.rights.authorise(actor, Action.STUDIO_WRITE, where)
+    now = parts.clock.now()
+    async with parts.store.begin() as connection:
+        same = sa.and_(labels.c.workspace_id == where, labels.c.name == given.name, labels.c.value.is_(given.value))
+        known = (await connection.execute(sa.select(labels.c.id).where(same))).scalar()
+        count = sa.select(sa.func.count()).select_from(labels).where(labels.c.workspace_id == where)
+        if known is None and ((await connection.execute(count)).scalar() or 0) >= MOST_LABELS:
+            raise BadRequest(f"a workspace has at most {MOST_LABELS} labels")
+        if known is None:
+            made = await connection.execute(
+                labels.insert().values(workspace_id=where, name=given.name, value=given.value, created=now)
+            )
+            assert made.inserted_primary_key is not None
+            known = made.inserted_primary_key[0]
+    return answer(answers.LabelDto(id=known, name=given.name, value=given.value, date_created=answers.when(now)))
+
+
+async def _workspace(parts: Parts, request: web.Request, actor: Actor) -> Workspace:
+    org_id, where = path_number(request, "orgId"), path_number(request, "workspaceId")
+    for each in await parts.people.workspaces(actor):
+        if each.id == where and each.org_id == org_id:
+            return each
+    raise NotFound("no such workspace")
+
+
+async def read_settings(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
+    where = await _workspace(parts, request, actor)
+    await parts.rights.authorise(actor, Action.SETTINGS_READ, where.id)
+    async with parts.store.connect() as connection:
+        row = (await connection.execute(sa.select(workspaces).where(workspaces.c.id == where.id))).one()
+    found = {
+        "orgId": where.org_id,
+        "wspId": where.id,
+        "lifespanHours": row.lifespan_hours,
+        "privateStudioByDefault": row.private_by_default,
+        "containerRepository": None,
+        "nameStrategy": None,
+    }
+    return answer(found)
+
+
+async def write_settings(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
+    given = await body(request, bodies.WorkspaceSettings)
+    where = await _workspace(parts, request, actor)
+    await parts.rights.authorise(actor, Action.SETTINGS_WRITE, where.id)
+    values: dict[str, object] = {}
+    if given.lifespan_hours is not msgspec.UNSET:
+        values["lifespan_hours"] = given.lifespan_hours
+    if given.private_studio_by_default is not msgspec.UNSET:
+        values["private_by_default"] = given.private_studio_by_default
+    if values:
+        async with parts.store.begin() as connection:
+            await connection.execute(workspaces.update().where(workspaces.c.id == where.id).values(**values))
+    return answer(None)
+
+
+W = ("workspaceId",)
+M = "/workspaces/{workspaceId}/members"
+SETTINGS = "/orgs/{orgId}/workspaces/{workspaceId}/settings/studios"
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="GET",
+        path="/service-info",
+        name="ServiceInfo",
+        summary="What answers here",
+        handler=service_info,
+        public=True,
+    ),
+    Route(method="GET", path="/user-info", name="UserInfo", summary="Who I am", handler=user_info),
+    Route(
+        method="GET",
+        path="/user/{userId}/workspaces",
+        name="ListWorkspacesUser",
+        summary="My workspaces",
+        handler=user_workspaces,
+    ),
+    Route(
+        method="GET",
+        path="/orgs/{orgId}/members",
+        name="ListOrganizationMembers",
+        summary="Members",
+        handler=org_members,
+        query=("search", "max", "offset"),
+    ),
+    Route(
+        method="GET",
+        path="/orgs/{orgId}/collaborators",
+        name="ListOrganizationCollaborators",
+        summary="Members, as collaborators",
+        handler=org_members,
+        query=("search", "max", "offset"),
+    ),
+    Route(method="GET", path=M, name="ListMembers", summary="Members of a workspace", handler=list_members),
+    Route(
+        method="POST",
+        path=M,
+        name="InviteMember",
+        summary="Invite somebody",
+        handler=invite_member,
+        body=bodies.InviteMember,
+        status=201,
+    ),
+    Route(
+        method="PUT",
+        path=M + "/{userId}",
+        name="ChangeMember",
+        summary="Change a role",
+        handler=change_member,
+        body=bodies.ChangeRole,
+        answer=None,
+        status=204,
+    ),
+    Route(
+        method="DELETE",
+        path=M + "/{userId}",
+        name="RemoveMember",
+        summary="Remove a member",
+        handler=remove_member,
+        answer=None,
+        status=204,
+    ),
+    Route(method="GET", path="/tokens", name="TokenList", summary="My tokens", handler=list_tokens),
+    Route(
+        method="POST",
+        path="/tokens",
+        name="CreateToken",
+        summary="A new token, shown once",
+        handler=create_token,
+        body=bodies.CreateToken,
+        status=201,
+    ),
+    Route(
+        method="DELETE",
+        path="/tokens/{tokenId}",
+        name="DeleteToken",
+        summary="Delete a token",
+        handler=delete_token,
+        answer=None,
+        status=204,
+    ),
+    Route(
+        method="GET",
+        path="/compute-envs",
+        name="ListComputeEnvs",
+        summary="Compute environments",
+        handler=list_compute_envs,
+        query=("workspaceId", "status"),
+    ),
+    Route(
+        method="GET",
+        path="/compute-envs/{computeEnvId}",
+        name="DescribeComputeEnv",
+        summary="A compute environment",
+        handler=describe_compute_env,
+        query=W,
+    ),
+    Route(
+        method="GET",
+        path="/data-links",
+        name="ListDataLinks",
+        summary="Data links",
+        handler=data_links,
+        query=("workspaceId", "search", "max", "offset"),
+    ),
+    Route(method="GET", path="/labels", name="ListLabels", summary="Labels", handler=list_labels, query=W),
+    Route(
+        method="POST",
+        path="/labels",
+        name="CreateLabel",
+        summary="A new label",
+        handler=create_label,
+        body=bodies.CreateLabel,
+        answer=answers.LabelDto,
+        query=W,
+    ),
+    Route(
+        method="GET",
+        path=SETTINGS,
+        name="FindDataStudiosWorkspaceSettings",
+        summary="Studios settings",
+        handler=read_settings,
+    ),
+    Route(
+        method="PUT",
+        path=SETTINGS,
+        name="UpdateDataStudiosWorkspaceSettings",
+        summary="Change studios settings",
+        handler=write_settings,
+        body=bodies.WorkspaceSettings,
+        answer=None,
+        status=204,
+    ),
+)
