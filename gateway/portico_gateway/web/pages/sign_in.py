@@ -9,7 +9,7 @@ from portico_gateway.web.security import cookie_value, read_form, set_cookie
 from portico_gateway.web.site import Site, find_visitor, peer, redirect, show, user_agent
 
 MAX_LOGIN = 254
-MAX_PASSWORD = 1024
+MAX_PASSWORD = 256
 MIN_PASSWORD = 10
 MAX_SECRET = 200
 

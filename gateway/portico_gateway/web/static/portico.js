@@ -94,10 +94,14 @@ function offline(isCut, source) {
   const banner = document.getElementById("offline");
   if (isCut) cut.add(source);
   else cut.delete(source);
-  clearTimeout(cutTimer);
   if (!banner) return;
-  if (cut.size === 0) banner.hidden = true;
-  else cutTimer = setTimeout(() => (banner.hidden = cut.size === 0 && navigator.onLine), CUT_MS);
+  if (cut.size === 0) {
+    clearTimeout(cutTimer);
+    cutTimer = 0;
+    banner.hidden = true;
+  } else if (!cutTimer) {
+    cutTimer = setTimeout(() => (banner.hidden = false), CUT_MS);
+  }
 }
 
 window.addEventListener("pagehide", () => cut.clear());
