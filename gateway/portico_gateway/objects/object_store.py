@@ -84,7 +84,7 @@ class ObjectStore(Protocol):
         """The object is gone; one that never was is fine."""
         ...
 
-    def list(self, prefix: str) -> AsyncIterator[StoredObject]:
+    def list_objects(self, prefix: str) -> AsyncIterator[StoredObject]:
         """Objects whose key starts with `prefix` (`<lineage>/`), in no order. Those put meanwhile may be missing."""
         ...
 
