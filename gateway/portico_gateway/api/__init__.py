@@ -1,1 +1,1 @@
-"""The REST API: one table of routes, from which dispatch, checks and the OpenAPI document are all made."""
+"""The REST API under `/api`: paths and shapes of Seqera Studios' API, and Portico's own additions in the same style."""
