@@ -8,11 +8,10 @@ from portico_gateway.auth.event_log import record
 from portico_gateway.auth.links import OneUseLinks
 from portico_gateway.auth.revocations import Revocations
 from portico_gateway.auth.rights import RightsService
-from portico_gateway.auth.values import Action, Actor, Member, Role, User, Workspace
+from portico_gateway.auth.values import Action, Actor, Invitation, Member, Role, User, Workspace
 from portico_gateway.errors import BadRequest, Conflict, Forbidden, NotFound
 from portico_gateway.store.engine import Store
 from portico_gateway.store.tables import members, organisations, users, workspaces
-from portico_gateway.web.doors import Invitation
 from portico_shared.clock import Clock
 
 

@@ -10,12 +10,11 @@ from portico_gateway.auth.rate import SignInRate
 from portico_gateway.auth.revocations import Revocations
 from portico_gateway.auth.rights import RightsService
 from portico_gateway.auth.secrets_text import digest, new_secret
-from portico_gateway.auth.values import Action, Actor, User
+from portico_gateway.auth.values import Action, Actor, Link, SignIn, Token, User
 from portico_gateway.errors import BadRequest, Forbidden, Unauthenticated
 from portico_gateway.settings import Settings
 from portico_gateway.store.engine import Store
 from portico_gateway.store.tables import handover_codes, users
-from portico_gateway.web.doors import Link, SignIn, Token
 from portico_shared.clock import Clock
 
 CODE_SECONDS = 60.0

@@ -4,9 +4,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from portico_gateway.auth.secrets_text import MAX_SECRET, digest, new_secret
+from portico_gateway.auth.values import SignIn
 from portico_gateway.errors import NotFound
 from portico_gateway.store.tables import sign_ins
-from portico_gateway.web.doors import SignIn
 
 USED_EVERY = 60.0
 

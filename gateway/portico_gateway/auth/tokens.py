@@ -4,9 +4,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from portico_gateway.auth.secrets_text import MAX_SECRET, digest, new_token
+from portico_gateway.auth.values import Token
 from portico_gateway.errors import BadRequest, Conflict, NotFound
 from portico_gateway.store.tables import tokens
-from portico_gateway.web.doors import Token
 
 MOST = 50
 USED_EVERY = 60.0

@@ -84,3 +84,45 @@ class StudioRights:
     creator_id: int
     is_private: bool
     allowed_user_ids: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A one-use link somebody holds."""
+
+    user: User
+    purpose: str  # 'bootstrap', 'invitation', 'reset'
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """A browser somebody is signed in with."""
+
+    id: int
+    created: float
+    last_used: float
+    expires: float
+    peer: str
+    agent: str
+    current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A personal access token, without its secret."""
+
+    id: int
+    name: str
+    created: float
+    last_used: float | None
+    expires: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """What came of inviting somebody: `url` is the one-use link to hand over, empty if they had an account already."""
+
+    user: User
+    url: str
+    expires: float
