@@ -191,6 +191,7 @@ async def test_typing_in_the_search_narrows_the_list_and_stays_while_it_lives(sc
     await expect(page.locator("tbody tr")).to_have_count(2)
     await expect(page.locator("#search")).to_be_focused()
     await expect(page.locator("#search")).to_have_value("seq")
+    assert page.url.endswith("?search=seq")
 
 
 async def test_the_keyboard_alone_adds_a_studio(scene: Scene) -> None:

@@ -10,8 +10,8 @@ from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
 from portico_shared.ids import is_session_id
 
-MAX_LOCATION = 8192
-"""Characters; the column that keeps a handover's location is as wide."""
+MAX_LOCATION = 8000
+"""Characters: as many as a handover keeps."""
 
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
 _SAFE = "%/:@!$&'()*+,;=-._~[]|"

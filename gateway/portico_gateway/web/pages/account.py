@@ -4,7 +4,7 @@ from typing import Any
 
 from aiohttp import web
 
-from portico_gateway.errors import BadRequest, Conflict, PorticoError, TooMany, Unauthenticated
+from portico_gateway.errors import BadRequest, Conflict, Forbidden, PorticoError, TooMany, Unauthenticated
 from portico_gateway.web.pages.sign_in import MAX_PASSWORD, MIN_PASSWORD
 from portico_gateway.web.site import Site, Visitor, go, posted, show, signed_in
 
@@ -61,7 +61,7 @@ async def change_password(site: Site, request: web.Request, visitor: Visitor) ->
         if new != fields.get("again", ""):
             raise BadRequest("the two new passwords differ; type them again")
         await site.auth.change_password(visitor.actor, old, new)
-    except (BadRequest, Unauthenticated, TooMany) as error:
+    except (BadRequest, Forbidden, Unauthenticated, TooMany) as error:
         return await _account(site, request, visitor, error)
     return go("/account", "password")
 

@@ -1,6 +1,7 @@
 """The studios of a workspace: found, opened, started, and live."""
 
 from typing import Any
+from urllib.parse import quote
 
 from aiohttp import web
 
@@ -48,7 +49,11 @@ async def rows(site: Site, request: web.Request, visitor: Visitor) -> web.Stream
     """The part of the list that changes."""
     here, role = await workspace(site, request, visitor)
     values = await _found(site, request, visitor, here, role)
-    return site.renderer.html("_rows.html", page_values(site, request, visitor, here=here, **values))
+    response = site.renderer.html("_rows.html", page_values(site, request, visitor, here=here, **values))
+    if request.headers.get("HX-Trigger") == "search":  # typed: the address follows, so that it can be sent on
+        search = f"?search={quote(values['search'])}" if values["search"] else ""
+        response.headers["HX-Replace-Url"] = f"/w/{here.id}{search}"
+    return response
 
 
 async def events(site: Site, request: web.Request, visitor: Visitor) -> web.StreamResponse:
