@@ -51,12 +51,19 @@ def look_at_machine(mark: str) -> Machine:
     tables = run("nft", "list", "tables").stdout if os.geteuid() == 0 else ""
     return Machine(
         mounts=frozenset(line for line in Path("/proc/self/mountinfo").read_text().splitlines() if mark in line),
-        loops=frozenset(text for file in backing if mark in (text := file.read_text())),
+        loops=frozenset(text for file in backing if mark in (text := _text(file))),
         links=frozenset(link.name for link in Path("/sys/class/net").iterdir() if mark in link.name),
         tables=frozenset(line for line in tables.splitlines() if mark in line),
         groups=frozenset(groups),
         forwarding=Path("/proc/sys/net/ipv4/ip_forward").read_text(),
     )
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:  # it went away between listing and reading
+        return ""
 
 
 def processes_of(mark: str) -> list[str]:

@@ -174,3 +174,19 @@ async def _launcher() -> int:
 
     assert await until(look)
     return found[0]
+
+
+async def test_sweep_finishes_what_a_killed_gateway_had_begun_to_remove(
+    compute: LocalCompute, start: Start, data: Path
+) -> None:
+    before = looks(data)
+    spec, placement = await start()
+    (data / "runs" / spec.run_id / "placement.json").unlink()  # as if it had been killed right after this step
+    os.kill(placement["pid"], signal.SIGKILL)
+    assert await until(lambda: not look_at_machine(instance_name(data)).links)
+    assert await until(lambda: not look_at_machine(data.name).loops)
+    assert looks(data)[1].tables
+    assert looks(data)[1].groups
+    said = await compute.sweep(set())
+    assert any("control group" in sentence for sentence in said)
+    assert looks(data) == before

@@ -107,7 +107,9 @@ class LocalCompute:
             removed.append(
                 f"run {run_id}: {'ended, the gateway does not know it' if was_alive else 'remnants removed'}"
             )
-        return removed + await asyncio.to_thread(self._sweep_groups, live | self._starting)
+        async with self._placing:
+            removed += await asyncio.to_thread(self._sweep_rest, live | self._starting)
+        return removed
 
     # --- starting -----------------------------------------------------------------------------------------------
 
@@ -190,12 +192,20 @@ class LocalCompute:
     def _group(self, run_id: str) -> str:
         return f"portico/{self._instance}/{run_id}"
 
-    def _sweep_groups(self, live: set[str]) -> list[str]:
-        return [
+    def _sweep_rest(self, live: set[str]) -> list[str]:
+        """What a gateway that was killed in the midst of cleaning up left, and no placement tells of."""
+        placed = self._folders.placed()
+        removed = [
             f"control group {name}: removed"
             for name in cgroups.names_below(f"portico/{self._instance}")
-            if name not in live and cgroups.remove_groups(self._group(name))
+            if name not in live and name not in placed and cgroups.remove_groups(self._group(name))
         ]
+        if not placed and not self._starting and self._confinement.network == "veth":
+            names = [link.name for link in Path("/sys/class/net").iterdir()]
+            removed += [f"link {name}: removed" for name in network.remove_links(self._instance, names)]
+            if self._folders.subnet.exists():
+                self._last_run_is_over()
+        return removed
 
 
 def _placement_in(output: bytes) -> Placement:
