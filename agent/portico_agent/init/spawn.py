@@ -55,14 +55,17 @@ class Program:
     cwd: str = "/"
 
 
-def make_root(spec: RootSpec) -> TargetRoot:
+def make_root(spec: RootSpec, *, sandboxed: bool) -> TargetRoot:
     """Build the root in a helper process and keep its mount namespace by descriptor. Raises OSError.
 
     A namespace lives as long as somebody in it or somebody holding it: everything is unmounted by the kernel with the
-    last of the studio's processes, however it ends.
+    last of the studio's processes, however it ends. `sandboxed` says that we are in namespaces of our own: only then
+    are folders mounted over others: on the machine itself, interpreter and tools may lie in the home they would hide.
     """
     if spec.kind == "none":
         return TargetRoot(built=build_root(spec), descriptor=None)
+    if spec.kind == "folders" and not sandboxed:
+        return TargetRoot(built=Built(kind="folders", home=spec.home, workspace=spec.workspace), descriptor=None)
     answer_read, answer_write = os.pipe()
     hold_read, hold_write = os.pipe()
     helper = os.fork()
@@ -75,9 +78,8 @@ def make_root(spec: RootSpec) -> TargetRoot:
             found: dict[str, Any] = json.loads(answer.readline() or b'{"error": "the helper died"}')
         if "error" in found:
             raise OSError(found.get("errno", 0), found["error"])
-        own = found.pop("own_namespace")
         built = Built(**{**found, "notes": tuple(found["notes"])})
-        descriptor = os.open(f"/proc/{helper}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC) if own else None
+        descriptor = os.open(f"/proc/{helper}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(hold_write)
         os.waitpid(helper, 0)
@@ -87,9 +89,8 @@ def make_root(spec: RootSpec) -> TargetRoot:
 def _helper(spec: RootSpec, answer: int, hold: int, hold_write: int) -> None:
     os.close(hold_write)  # init's end alone keeps us waiting
     try:
-        own = _own_namespace(spec)
-        built = build_root(spec) if own else Built(kind="folders", home=spec.home, workspace=spec.workspace)
-        report: dict[str, Any] = {**asdict(built), "own_namespace": own}
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        report: dict[str, Any] = asdict(build_root(spec))
     except OSError as error:
         report = {"error": str(error), "errno": error.errno}
     except BaseException as error:
@@ -98,16 +99,6 @@ def _helper(spec: RootSpec, answer: int, hold: int, hold_write: int) -> None:
         os.write(answer, json.dumps(report).encode() + b"\n")
         os.read(hold, 1)
     os._exit(0)
-
-
-def _own_namespace(spec: RootSpec) -> bool:
-    try:
-        syscalls.unshare(syscalls.CLONE_NEWNS)
-    except PermissionError:
-        if spec.kind == "overlay":
-            raise
-        return False
-    return True
 
 
 def start_user_program(program: Program, root: TargetRoot, output: int, *, die_with_us: bool) -> int:

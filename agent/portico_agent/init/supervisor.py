@@ -338,7 +338,7 @@ class Init:
         """{root}: build the tool's root, once a run; asking again for the same is answered with what is there."""
         spec = RootSpec.from_json(message["root"])
         if self._root is None:
-            self._root = spawn.make_root(spec)
+            self._root = spawn.make_root(spec, sandboxed=self._is_first)
             self._root_spec = spec
         return {"built": _built(self._root)}
 

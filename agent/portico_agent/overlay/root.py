@@ -2,8 +2,8 @@
 
     overlay   lower = the image root, upper = the volume; fresh /proc, /sys read-only, a minimal /dev, /run in memory,
               /tmp from the volume but outside what is checkpointed, then pivot_root (or MS_MOVE and chroot)
-    folders   the sandbox's own root; the volume's home and workspace are mounted on HOME and /workspace where that is
-              allowed, else the tool is merely pointed at them
+    folders   the sandbox's own root; the volume's home and workspace are mounted on HOME and /workspace where those
+              exist, else the tool is merely pointed at them
     none      nothing is changed
 
 What is hidden stays hidden because user code gets no CAP_SYS_ADMIN: it can neither unmount nor remount.
