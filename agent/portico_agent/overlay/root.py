@@ -110,18 +110,18 @@ def _build_overlay(spec: RootSpec) -> Built:
     notes: list[str] = []
     layers = ":".join(_escaped(layer) for layer in spec.lower)
     options = f"lowerdir={layers},upperdir={_escaped(spec.upper)},workdir={_escaped(spec.work)},{OVERLAY_OPTIONS}"
-    mount("overlay", spec.staging, "overlay", options=options)
-    for bind in spec.binds:
-        _bind_read_only(Path(bind.source), ensure_folder(root, bind.target))
-    for file in spec.files:
-        if Path(file.source).is_file():
-            mount(file.source, str(ensure_file(root, file.target)), flags=MS_BIND)
+    mount("overlay", spec.staging, "overlay", MS_NODEV, options)
     notes += _mount_proc(ensure_folder(root, "proc", 0o555))
     _mount_sys(ensure_folder(root, "sys", 0o555))
     _mount_dev(ensure_folder(root, "dev"))
     mount("tmpfs", str(ensure_folder(root, "run")), "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=64m")
     ensure_folder(root, "run/lock").chmod(0o1777)
     mount(spec.tmp, str(ensure_folder(root, "tmp")), flags=MS_BIND)
+    for bind in spec.binds:
+        _bind_read_only(Path(bind.source), ensure_folder(root, bind.target))
+    for file in spec.files:
+        if Path(file.source).is_file():
+            mount(file.source, str(ensure_file(root, file.target)), flags=MS_BIND)
     ensure_folder(root, HOME, 0o700)
     ensure_folder(root, WORKSPACE)
     for path in spec.hide:
