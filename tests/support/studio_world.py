@@ -514,7 +514,7 @@ async def studio_world(
             for actor in PEOPLE:
                 user = actor.user
                 values = {"user_name": user.user_name, "email": user.email, "display_name": user.display_name}
-                await db.execute(users.insert().values(id=user.id, created=0, **values))
+                await db.execute(users.insert().values(id=user.id, created=0, is_admin=user.is_admin, **values))
             await db.execute(organisations.insert().values(id=1, name="lab", created=0))
             for number, name in ((WORKSPACE, "main"), (2, "other")):
                 await db.execute(workspaces.insert().values(id=number, org_id=1, name=name, created=0))

@@ -5,12 +5,13 @@ import re
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from portico_gateway.auth.secrets_text import is_text
 from portico_gateway.auth.values import User
 from portico_gateway.errors import BadRequest
 from portico_gateway.store.tables import users
 
 USER_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
-EMAIL = re.compile(r"[^@\s\x00-\x1f]{1,64}@[^@\s\x00-\x1f]{1,189}")
+EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f]{1,189}")
 
 
 def to_user(row: sa.Row[tuple[object, ...]]) -> User:
@@ -33,6 +34,8 @@ async def by_id(connection: AsyncConnection, user_id: int) -> User | None:
 async def by_login(connection: AsyncConnection, login: str) -> tuple[User, str | None] | None:
     """The account with this user name or e-mail, and its password hash."""
     wanted = login.strip().casefold()
+    if not is_text(wanted):
+        return None
     row = (
         await connection.execute(sa.select(users).where(sa.or_(users.c.user_name == wanted, users.c.email == wanted)))
     ).first()
@@ -54,8 +57,8 @@ async def create(
         raise BadRequest(
             "a user name has 1 to 64 of a-z, 0-9, '.', '_' and '-', and begins and ends with a letter or digit"
         )
-    if EMAIL.fullmatch(email) is None:
-        raise BadRequest(f"{email[:80]!r} is not an e-mail address")
+    if EMAIL.fullmatch(email) is None or not is_text(email + display_name):
+        raise BadRequest(f"{email[:80]!a} is not an e-mail address")
     result = await connection.execute(
         users.insert().values(
             user_name=user_name, email=email, display_name=display_name[:128], is_admin=admin, created=created

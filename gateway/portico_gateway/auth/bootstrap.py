@@ -1,5 +1,7 @@
 """The first start: an administrator without a password, a workspace, and a one-use link to come in."""
 
+import re
+
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -14,17 +16,18 @@ from portico_gateway.store.tables import tokens as tokens_table
 from portico_shared.clock import Clock
 
 ADMINISTRATOR = "admin"
-SHORTEST_TOKEN = 20
+BOOTSTRAP = "bootstrap"
+TOKEN = re.compile(r"[!-~]{20,256}")
 
 
 async def bootstrap(store: Store, clock: Clock, links: OneUseLinks, token: str) -> str | None:
     """Make what a first start needs; on later ones nothing. Returns the sign-in link while nobody ever came in.
 
-    `token` becomes the administrator's first personal access token, as long as no administrator has a password, a
-    sign-in or another token.
+    `token` becomes the administrator's first personal access token, and a later one takes its place, as long as that
+    administrator has neither a password nor a sign-in; afterwards it counts for nothing new.
     """
-    if token and len(token) < SHORTEST_TOKEN:
-        raise BadRequest(f"PORTICO_BOOTSTRAP_TOKEN is too short: give it at least {SHORTEST_TOKEN} random characters")
+    if token and TOKEN.fullmatch(token) is None:
+        raise BadRequest("PORTICO_BOOTSTRAP_TOKEN has 20 to 256 random characters, printable ones without blanks")
     now = clock.now()
     async with store.begin() as connection:
         admin_id = (await connection.execute(sa.select(sa.func.min(users.c.id)).where(users.c.is_admin))).scalar()
@@ -35,8 +38,9 @@ async def bootstrap(store: Store, clock: Clock, links: OneUseLinks, token: str) 
         if token:
             known = await connection.execute(sa.select(tokens_table.c.id).where(tokens_table.c.hash == digest(token)))
             if known.first() is None:
-                await connection.execute(tokens_table.delete().where(tokens_table.c.user_id == admin_id))
-                await tokens.make(connection, admin_id, "bootstrap", now, None, text=token)
+                earlier = tokens_table.c.user_id == admin_id, tokens_table.c.name == BOOTSTRAP
+                await connection.execute(tokens_table.delete().where(*earlier))
+                await tokens.make(connection, admin_id, BOOTSTRAP, now, None, text=token)
         url, _ = await links.make(connection, admin_id, "bootstrap")
         return url
 

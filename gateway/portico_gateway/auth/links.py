@@ -13,6 +13,8 @@ from portico_shared.clock import Clock
 LIFE = {"bootstrap": 24 * 3600.0, "invitation": 7 * 24 * 3600.0, "reset": 24 * 3600.0}
 """Seconds a link of each purpose lives."""
 
+OVER = "this link was used already, has expired, or never was one: ask for a new one"
+
 
 @dataclass(frozen=True, slots=True)
 class FoundLink:
@@ -56,13 +58,17 @@ class OneUseLinks:
                 )
             ).first()
         if row is None:
-            raise NotFound("this link was used already, has expired, or never was one: ask for a new one")
+            raise NotFound(OVER)
         return FoundLink(row.user_id, row.purpose, row.expires)
 
     async def use(self, connection: AsyncConnection, secret: str) -> FoundLink:
         """Find it and use it up, in the caller's transaction."""
         found = await self.find(connection, secret)
-        await connection.execute(
-            sign_in_links.update().where(sign_in_links.c.hash == digest(secret)).values(used=self._clock.now())
+        used = await connection.execute(
+            sign_in_links.update()
+            .where(sign_in_links.c.hash == digest(secret), sign_in_links.c.used.is_(None))
+            .values(used=self._clock.now())
         )
+        if used.rowcount != 1:  # two at once, on a database that lets them
+            raise NotFound(OVER)
         return found

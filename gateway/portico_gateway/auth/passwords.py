@@ -32,24 +32,22 @@ class Passwords:
         """Raises BadRequest when it is too short or too long, TooMany under a flood."""
         if not SHORTEST <= len(password) <= LONGEST:
             raise BadRequest(f"a password has {SHORTEST} to {LONGEST} characters")
-        return await self._run(self._hasher.hash, password)
+        return await self._run(self._hasher.hash, _bytes(password))
 
     async def verify(self, stored: str | None, password: str) -> bool:
         """Whether it is right; with nothing stored the same work is done against a dummy, and the answer is no."""
         if self._dummy is None:
             self._dummy = await self._run(self._hasher.hash, "nobody has this password")
-        matches = await self._run(self._check, stored or self._dummy, password[: LONGEST + 1])
+        matches = await self._run(self._check, stored or self._dummy, _bytes(password[: LONGEST + 1]))
         return matches and stored is not None
 
-    def _check(self, stored: str, password: str) -> bool:
+    def _check(self, stored: str, password: bytes) -> bool:
         try:
             return self._hasher.verify(stored, password)
-        except (argon2.exceptions.VerifyMismatchError, argon2.exceptions.VerificationError):
-            return False
-        except argon2.exceptions.InvalidHashError:
+        except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
             return False
 
-    async def _run(self, function: Callable[..., T], *arguments: str) -> T:
+    async def _run(self, function: Callable[..., T], *arguments: str | bytes) -> T:
         if self._waiting >= WAITING:
             raise TooMany("too many sign-ins at once; try again in a minute")
         self._waiting += 1
@@ -57,3 +55,8 @@ class Passwords:
             return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
         finally:
             self._waiting -= 1
+
+
+def _bytes(password: str) -> bytes:
+    """Every password has bytes, one with lone surrogates too."""
+    return password.encode("utf-8", "surrogatepass")

@@ -20,10 +20,11 @@ LEAST: dict[Action, Role] = {
 }
 """The lowest role that may. INSTANCE_ADMIN is no role's: it is the account's own flag."""
 
-INSIDE = frozenset({Action.CONNECT, Action.EXTEND})
-"""Looking inside: for a private studio only its creator and the members it names, whatever their role."""
-ON_PRIVATE = frozenset({Action.STUDIO_EXECUTE, Action.STUDIO_WRITE, Action.STUDIO_DELETE})
-"""On somebody else's private studio these need STUDIO_ADMIN."""
+INSIDE = frozenset({Action.CONNECT, Action.EXTEND, Action.STUDIO_WRITE})
+"""Looking inside: for a private studio only its creator and the members it names, whatever their role. Changing it is
+among them, since who can make it public, or set a variable of its environment, is in."""
+ON_PRIVATE = frozenset({Action.STUDIO_EXECUTE, Action.STUDIO_DELETE})
+"""On somebody else's private studio these need STUDIO_ADMIN; who is named in it may start and stop it as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +63,15 @@ def refusal(standing: Standing, action: Action, studio: StudioRights | None) -> 
 
 
 def _private_refusal(standing: Standing, action: Action, studio: StudioRights) -> str | None:
-    if not studio.is_private or standing.user.id == studio.creator_id:
+    user, role = standing.user.id, standing.role
+    if not studio.is_private or user == studio.creator_id:
         return None
-    if action in INSIDE and standing.user.id not in studio.allowed_user_ids:
+    named = user in studio.allowed_user_ids
+    if action in INSIDE and not named:
         return "this studio is private: ask its creator to name you as a member of it"
-    if action in ON_PRIVATE and standing.role is not None and standing.role < LEAST[Action.STUDIO_ADMIN]:
+    if named and action is Action.STUDIO_EXECUTE:
+        return None
+    if action in ON_PRIVATE and role is not None and role < LEAST[Action.STUDIO_ADMIN]:
         return "this studio is private: only its creator, or an administrator of the workspace, may do that"
     return None
 

@@ -22,13 +22,18 @@ def new_secret() -> str:
 
 def digest(secret: str) -> bytes:
     """What is stored and looked up in place of a secret."""
-    return hashlib.sha256(secret.encode()).digest()
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 
 def new_token() -> str:
     """A personal access token."""
     body = _base62(secrets.randbits(256), _BODY)
     return PREFIX + body + _checksum(body)
+
+
+def is_text(value: str) -> bool:
+    """False for lone surrogates (raw bytes in a header, `\\ud800` in JSON) and zero bytes: nothing stored holds any."""
+    return "\0" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def well_formed(token: str) -> bool:

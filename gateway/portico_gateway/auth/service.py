@@ -1,17 +1,15 @@
 """Accounts, browser sign-ins, tokens and the handover to studios' hosts: everything about who somebody is."""
 
-import sqlalchemy as sa
-
 from portico_gateway.auth import accounts, sign_ins, tokens
 from portico_gateway.auth.event_log import record
-from portico_gateway.auth.links import OneUseLinks
+from portico_gateway.auth.links import OVER, OneUseLinks
 from portico_gateway.auth.passwords import Passwords
 from portico_gateway.auth.rate import SignInRate
 from portico_gateway.auth.revocations import Revocations
 from portico_gateway.auth.rights import RightsService
-from portico_gateway.auth.secrets_text import digest, new_secret
+from portico_gateway.auth.secrets_text import MAX_SECRET, digest, is_text, new_secret
 from portico_gateway.auth.values import Action, Actor, Link, SignIn, Token, User
-from portico_gateway.errors import BadRequest, Forbidden, Unauthenticated
+from portico_gateway.errors import BadRequest, Forbidden, NotFound, Unauthenticated
 from portico_gateway.settings import Settings
 from portico_gateway.store.engine import Store
 from portico_gateway.store.tables import handover_codes, users
@@ -52,14 +50,13 @@ class AuthService:
     async def sign_in(self, login: str, password: str, *, peer: str, agent: str) -> str:
         """The new session cookie's value. Raises Unauthenticated (one sentence for every cause) or TooMany."""
         name = login.strip().casefold()[:254]
-        self._rate.check(name, peer)
+        self._rate.attempt(name, peer)
         async with self._store.connect() as connection:
             found = await accounts.by_login(connection, name)
         right = await self._passwords.verify(found[1] if found else None, password)
         now = self._clock.now()
         async with self._store.begin() as connection:
             if not right or found is None or found[0].disabled:
-                self._rate.failed(name, peer)
                 await record(connection, now, "sign-in-failed", user_id=found[0].id if found else None, peer=peer)
                 failed = True
             else:
@@ -87,22 +84,27 @@ class AuthService:
         async with self._store.connect() as connection:
             found = await self._links.find(connection, secret)
             user = await accounts.by_id(connection, found.user_id)
-        assert user is not None, "links go with their account"
+        if user is None or user.disabled:
+            raise NotFound(OVER)
         return Link(user, found.purpose, found.expires)
 
     async def use_link(self, secret: str, *, password: str, display_name: str, peer: str, agent: str) -> str:
-        """Set the password, use the link up and sign in: the session cookie's value."""
+        """Set the password, use the link up and sign in: the session cookie's value. Other sign-ins end."""
         await self.link(secret)
         hashed = await self._passwords.hash(password)
         now = self._clock.now()
         async with self._store.begin() as connection:
             found = await self._links.use(connection, secret)
             values: dict[str, object] = {"password_hash": hashed}
-            if display_name.strip():
+            if display_name.strip() and is_text(display_name):
                 values["display_name"] = display_name.strip()[:128]
             await connection.execute(users.update().where(users.c.id == found.user_id).values(**values))
+            ended = await sign_ins.end_others(connection, found.user_id, keep="")
             await record(connection, now, "link-used", user_id=found.user_id, peer=peer, purpose=found.purpose)
-            return await sign_ins.make(connection, found.user_id, now, self._settings.session_hours, peer, agent)
+            cookie = await sign_ins.make(connection, found.user_id, now, self._settings.session_hours, peer, agent)
+        for number in ended:
+            self._revocations.revoke(user_id=found.user_id, sign_in=f"s{number}")
+        return cookie
 
     # --- who is this? -------------------------------------------------------------------------------------------
 
@@ -178,9 +180,8 @@ class AuthService:
         """Use a code up: who came, and where to. A wrong studio or browser uses it up too. Raises Unauthenticated."""
         now = self._clock.now()
         async with self._store.begin() as connection:
-            where = handover_codes.c.hash == digest(code[:256])
-            row = (await connection.execute(sa.select(handover_codes).where(where))).first()
-            await connection.execute(handover_codes.delete().where(where))
+            used = handover_codes.delete().where(handover_codes.c.hash == digest(code[:MAX_SECRET]))
+            row = (await connection.execute(used.returning(handover_codes))).first()
         if (
             row is None
             or row.expires <= now
@@ -226,12 +227,12 @@ class AuthService:
 
     async def change_password(self, actor: Actor, old: str, new: str) -> None:
         """Other sign-ins of this user end with it."""
-        self._rate.check(actor.user.user_name, actor.peer)
+        self._rate.attempt(actor.user.user_name, actor.peer)
         async with self._store.connect() as connection:
             found = await accounts.by_login(connection, actor.user.user_name)
         if found is None or not await self._passwords.verify(found[1], old):
-            self._rate.failed(actor.user.user_name, actor.peer)
             raise Forbidden("the present password is wrong")
+        self._rate.succeeded(actor.user.user_name, actor.peer)
         hashed, now = await self._passwords.hash(new), self._clock.now()
         async with self._store.begin() as connection:
             await connection.execute(users.update().where(users.c.id == actor.user.id).values(password_hash=hashed))

@@ -126,3 +126,32 @@ class Invitation:
     user: User
     url: str
     expires: float
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    id: int
+    name: str
+    value: str | None
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspacePolicy:
+    """What a workspace settles for all its studios."""
+
+    lifespan_hours: int | None = None
+    """None = free to choose; 0 = until stopped."""
+    private_by_default: bool = False
+    launch_may_start: bool = True
+    """False: only Maintain and higher start and stop studios."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChange:
+    """None = leave as it is; `free_lifespan` takes the workspace's own lifespan away."""
+
+    lifespan_hours: int | None = None
+    free_lifespan: bool = False
+    private_by_default: bool | None = None
+    launch_may_start: bool | None = None
