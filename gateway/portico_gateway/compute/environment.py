@@ -31,7 +31,8 @@ class RunSpec:
     environment: Mapping[str, str] = field(default_factory=dict)  # further variables for portico-init
     quota_bytes: int = 5 * 1024**3  # what the studio's own changes may take
     volume: Path | None = None  # the volume's image file or folder; None = the environment's own place for it
-    tools_dir: Path | None = None  # folder shown read-only below /opt/portico/tools/<tool>; None = no tool folder
+    tools_dir: Path | None = None
+    """`…/<name>/<key>`, shown read-only as /opt/portico/tools/<name>; None = the tool needs no folder."""
     tool_port: int = 0  # the tool's port; 0 = the agent chooses
 
 
@@ -58,7 +59,8 @@ class ComputeEnvironment(Protocol):
       it is ready.
     - `inspect` never raises for an unknown, foreign or malformed placement: such a run is not alive.
     - `kill` ends a run at once, without a final checkpoint, removes all it had but the volume, and returns when that
-      is so. It may be called any number of times, also for runs that ended by themselves.
+      is so. It may be called any number of times, and is called once for runs that ended by themselves, too: that
+      collects what they had outside themselves (address translation, control groups, a network helper).
     - `release` drops a studio's volume for good; it may be repeated. Raises `errors.Conflict` while a run uses it.
     - `sweep` ends every run of this environment that is not in `live` and removes what dead runs left; it may run at
       any time, beside `start` too.

@@ -25,7 +25,7 @@ for name in (f"{place}/upper", f"{place}/work", "/portico/volume/tmp", "/run/por
 lower = tuple(os.environ.get("PORTICO_LOWER", "/").split(":"))
 shown = tuple(Bind(source=name, target=name) for name in ("/opt/portico/python", "/opt/portico/tools"))
 root = make_root(RootSpec(kind="overlay", staging="/run/portico/state/root", lower=lower, upper=f"{place}/upper",
-    work=f"{place}/work", tmp="/portico/volume/tmp", binds=shown, hide=("/run/portico",)))
+    work=f"{place}/work", tmp="/portico/volume/tmp", binds=shown, hide=("/run/portico",)), sandboxed=True)
 output = os.open("/portico/volume/said", os.O_CREAT | os.O_WRONLY)
 program = Program(argv=["/bin/sh", "-c", os.environ["SCRIPT"]], env={"PATH": os.environ["PATH"], "HOME": "/root"})
 os.waitpid(start_user_program(program, root, output, die_with_us=False), 0)

@@ -112,8 +112,6 @@ def _be_middle(plan: BootPlan, base: str, *, told: int, report: int, number: int
     uid, gid = os.getuid(), os.getgid()
     if plan.mode != NONE:
         flags = _ISOLATED | (syscalls.CLONE_NEWNET if plan.network.kind != "host" else 0)
-        if plan.cgroups:
-            flags |= syscalls.CLONE_NEWCGROUP
         syscalls.unshare(flags | (syscalls.CLONE_NEWUSER if plan.mode == USER else 0))
     if plan.mode == USER:
         Path("/proc/self/setgroups").write_text("deny")
@@ -143,6 +141,8 @@ def _be_first(plan: BootPlan, base: str, *, told: int, late: list[int]) -> NoRet
     os.dup2(2, 1)  # standard error is the run's log already
     for group in late:
         os.write(group, b"0")
+    if plan.cgroups and plan.mode != NONE:
+        syscalls.unshare(syscalls.CLONE_NEWCGROUP)  # now, so that its groups are the root of what it sees
     if plan.nice:
         os.nice(plan.nice)
     os.umask(0o022)

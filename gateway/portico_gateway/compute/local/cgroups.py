@@ -8,11 +8,12 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from portico_gateway.compute.local import device_filter
+
 PIDS = 4096  # processes and threads of one studio: a fork bomb ends there, JupyterLab and its kernels need some hundred
 PERIOD = 100_000  # microseconds; the kernel's own default for CPU quotas
 _V1 = ("memory", "cpu", "pids", "devices", "freezer")
-_DEVICES = ("c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:2 rwm", "c 136:* rwm")
-"""null, zero, full, random, urandom, tty, ptmx and terminals: whoever has CAP_SYS_ADMIN in there opens no disk."""
+_DEVICES = tuple(f"c {major}:{'*' if minor is None else minor} rwm" for major, minor in device_filter.DEVICES)
 
 
 def hierarchies(mountinfo: str) -> dict[str, str]:
@@ -42,6 +43,9 @@ def make_groups(name: str, *, memory_mib: int, cpu: int) -> list[str]:
             _descend(Path(folder), name.split("/"), unified=kind == "unified")
             for file, value in _limits(kind, memory_mib, cpu):
                 _set(group / file, value)
+            if kind == "unified":
+                with contextlib.suppress(OSError):  # a kernel without it; version 1 has files for the same
+                    device_filter.restrict_devices(str(group))
         except OSError:
             with contextlib.suppress(OSError):
                 group.rmdir()
@@ -80,12 +84,12 @@ def names_below(name: str) -> set[str]:
 
 
 def join_groups(groups: Iterable[str]) -> list[int]:
-    """Put this process into the groups. Those that restrict devices are only opened, and joined by writing '0' to what
-    is returned: the loop device of a volume has to be made before."""
+    """Put this process into the groups. Those that may restrict devices are only opened, and joined by writing '0' to
+    what is returned: the loop device of a volume has to be made before."""
     late = []
     for group in groups:
         descriptor = os.open(os.path.join(group, "cgroup.procs"), os.O_WRONLY)
-        if os.path.exists(os.path.join(group, "devices.deny")):
+        if any(os.path.exists(os.path.join(group, name)) for name in ("devices.deny", "cgroup.controllers")):
             late.append(descriptor)
         else:
             os.write(descriptor, b"0")
