@@ -109,7 +109,7 @@ async def test_second_start_keeps_what_was_installed_and_terminals_find_it():
         for step in JupyterLab().prepare(studio.site):
             assert (await studio.run(step))[0] == 0
         code, said = await studio.shell(
-            "python -c 'import mine; print(mine.answer)'; /bin/bash -lc 'command -v python'"
+            "python -c 'import mine; print(mine.answer)'; HOME=/workspace /bin/bash -lc 'command -v python'"
         )
         assert code == 0 and said.split() == ["42", "/opt/venv/bin/python"]
 
