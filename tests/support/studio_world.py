@@ -329,12 +329,12 @@ class PlayedAgent:
     async def says(self, phase: Phase, tool: ToolState = "none", **more: object) -> None:
         self.seq += 1
         status = AgentStatus(run=self.run_id, agent=self.number, seq=self.seq, phase=phase, tool=tool, **more)  # type: ignore[arg-type]
-        await self.world.lifecycle.on_status(self.run_id, status)
+        await self.world.lifecycle.on_message(self.run_id, status)
 
     async def will(self) -> None:
         """The broker speaks for it: the connection is gone."""
         status = AgentStatus(run=self.run_id, agent=self.number, seq=0, phase="unreachable")
-        await self.world.lifecycle.on_status(self.run_id, status)
+        await self.world.lifecycle.on_message(self.run_id, status)
 
     async def comes_up(self, *, port: int = 8888) -> None:
         await self.says("launching", "starting", tool_port=port)
@@ -370,7 +370,7 @@ class PlayedAgent:
         if self.saves:
             await self.commits("stop")
             done = CheckpointDone(run=self.run_id, at=0.0, ok=True, reason="stop")
-            await self.world.lifecycle.on_report(self.run_id, done)
+            await self.world.lifecycle.on_message(self.run_id, done)
         await self.says("left", "exited")
         self.world.compute.leave(self.run_id)
 
@@ -380,6 +380,10 @@ class MemoryCommands:
 
     def __init__(self) -> None:
         self.agents: dict[str, PlayedAgent] = {}
+        self.forgotten: list[str] = []
+
+    async def forget(self, run_id: str) -> None:
+        self.forgotten.append(run_id)
 
     async def command(self, run_id: str, command: Command, *, timeout: float) -> Answer:
         if run_id not in self.agents:

@@ -13,13 +13,14 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from portico_gateway.errors import Conflict, NotFound, PorticoError, Unavailable
+from portico_gateway.link.messages import Presence
 from portico_gateway.studios.live_run import LiveRun
 from portico_gateway.studios.naming import MAX_LIFESPAN_HOURS
 from portico_gateway.studios.parts import Parts
 from portico_gateway.studios.records import Pair, RunRecord, StudioRecord
 from portico_gateway.studios.templates import known_template
 from portico_gateway.studios.transitions import RESTING, Event, require
-from portico_gateway.studios.values import Configuration, Status, StopReason
+from portico_gateway.studios.values import Configuration, Status, StopReason, StudioEvent
 from portico_shared.ids import new_run_id
 from portico_shared.messages import MakeCheckpoint, Plan, Report
 from portico_shared.messages import Status as AgentStatus
@@ -322,17 +323,23 @@ class Lifecycle:
 
     # --- what agents say --------------------------------------------------------------------------------------------
 
-    async def on_status(self, run_id: str, status: AgentStatus) -> None:
-        if (live := self.live_run(run_id)) is not None:
-            await live.on_status(status)
-
-    async def on_report(self, run_id: str, report: Report) -> None:
-        if (live := self.live_run(run_id)) is not None:
-            await live.on_report(report)
+    async def on_message(self, run_id: str, said: AgentStatus | Report) -> None:
+        """What the agent of a run said; one that is over is not listened to."""
+        live = self.live_run(run_id)
+        if live is not None and isinstance(said, AgentStatus):
+            await live.on_status(said)
+        elif live is not None and not isinstance(said, AgentStatus):
+            await live.on_report(said)
 
     def on_tunnels(self, worker: str, run_id: str, connections: int) -> None:
         if (live := self.live_run(run_id)) is not None:
             live.on_tunnels(worker, connections)
+
+    def on_presence(self, worker: str, presence: Presence) -> None:
+        if self.parts.visitors.report(worker, presence):
+            workspace = self.parts.routes.workspace_of(presence.session_id)
+            if workspace is not None:
+                self.parts.hub.publish(StudioEvent(workspace, presence.session_id, "presence"))
 
     async def plan(self, run_id: str) -> Plan:
         """What the run is to do. Raises NotFound when it is over."""

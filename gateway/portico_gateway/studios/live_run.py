@@ -357,6 +357,7 @@ class LiveRun:
         if run.placement is not None:
             await self._try("end the run", parts.compute.kill(run.id, run.placement))
         await self._try("seal the checkpoints", parts.catalogue.seal_run(run.id))
+        await self._try("clear its messages", parts.commands.forget(run.id))
         ending = replace(ending, message=await self._settle_volume(ending.message))
         outcome = "errored" if ending.event in (Event.FAILED, Event.LOST) else "stopped"
         now = parts.clock.now()

@@ -87,6 +87,10 @@ class Commands(Protocol):
         """Send and wait for the answer. Raises Unavailable when none came within `timeout` seconds."""
         ...
 
+    async def forget(self, run_id: str) -> None:
+        """The run is over: what is kept of it on the way may go. Raises Unavailable."""
+        ...
+
 
 class Edge(Protocol):
     """The way to the edge workers."""

@@ -13,18 +13,24 @@ class RouteTable:
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
         self._routes: dict[str, Route] = {}
+        self._workspaces: dict[str, int] = {}
 
     def snapshot(self) -> tuple[Route, ...]:
         return tuple(self._routes.values())
 
+    def workspace_of(self, session_id: str) -> int | None:
+        return self._workspaces.get(session_id)
+
     async def put(self, studio: StudioRecord, port: int = 0) -> None:
         """The studio's route as it is now; `port` is the tool's (0 = not known)."""
         route = route_of(studio, port)
+        self._workspaces[studio.session_id] = studio.workspace_id
         if self._routes.get(studio.session_id) != route:
             self._routes[studio.session_id] = route
             await self._edge.push(route)
 
     async def remove(self, session_id: str) -> None:
+        self._workspaces.pop(session_id, None)
         if self._routes.pop(session_id, None) is not None:
             await self._edge.remove(session_id)
 

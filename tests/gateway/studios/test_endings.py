@@ -265,7 +265,7 @@ async def test_agent_that_gives_up_while_starting_says_why(tmp_path: Path) -> No
         await world.placed(studio.session_id)
         agent = world.agent(studio.session_id)
         step = Step(run=agent.run_id, at=0, name="restoring", state="failed", detail="pack 12ab… is damaged")
-        await world.lifecycle.on_report(agent.run_id, step)
+        await world.lifecycle.on_message(agent.run_id, step)
         await agent.says("left")
         world.compute.leave(agent.run_id)
         await world.until(studio.session_id, Status.ERRORED, seconds=10)
@@ -385,11 +385,11 @@ async def test_warnings_leave_it_running(tmp_path: Path) -> None:
         studio = await world.add()
         agent = await world.run(studio.session_id)
         disk = Warning_(run=agent.run_id, at=0, kind="disk", detail="the studio's disk is nearly full")
-        await world.lifecycle.on_report(agent.run_id, disk)
+        await world.lifecycle.on_message(agent.run_id, disk)
         view = await seen(world, studio)
         assert (view.status, view.status_message) == (Status.RUNNING, "the studio's disk is nearly full")
         failed = CheckpointDone(run=agent.run_id, at=0, ok=False, reason="interval", detail="the store is away")
-        await world.lifecycle.on_report(agent.run_id, failed)
+        await world.lifecycle.on_message(agent.run_id, failed)
         assert "the store is away" in (await seen(world, studio)).status_message
 
 

@@ -305,7 +305,7 @@ async def test_progress_tells_each_step_and_how_far_it_is(tmp_path: Path) -> Non
         await world.placed(studio.session_id)
         await world.settles()
         agent = world.agent(studio.session_id)
-        await world.lifecycle.on_report(agent.run_id, Step(run=agent.run_id, at=0, name="restoring", state="started"))
+        await world.lifecycle.on_message(agent.run_id, Step(run=agent.run_id, at=0, name="restoring", state="started"))
         await agent.says("restoring", done=412_000_000, total=1_200_000_000)
         view = await world.studios.describe(OWNER, studio.session_id)
         assert [(step.name, step.state, step.detail) for step in view.progress] == [
@@ -321,7 +321,7 @@ async def test_agent_that_reports_without_end_is_not_listened_to(tmp_path: Path)
         agent = await world.run(studio.session_id)
         for number in range(450):
             step = Step(run=agent.run_id, at=0, name="x" * 999, state="done", detail=str(number) * 999)
-            await world.lifecycle.on_report(agent.run_id, step)
+            await world.lifecycle.on_message(agent.run_id, step)
         steps = await world.parts.records.steps(agent.run_id)
         assert len(steps) == 400
         assert max(len(step.name) + len(step.detail) for step in steps) <= 64 + 1024
