@@ -6,6 +6,7 @@ once, so that a transaction never fails half-way because another one was quicker
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import alembic.util
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from portico_gateway.errors import Conflict, Unavailable
@@ -33,16 +35,18 @@ class Store:
     Raises Unavailable when the database cannot be opened, is damaged, or is newer than this program.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, busy_seconds: float = BUSY_SECONDS) -> None:
         self.url = url
+        self._busy_seconds = busy_seconds
         self._engine: AsyncEngine | None = None
         self._write_lock = asyncio.Lock()
+        self._writer: asyncio.Task[Any] | None = None
         self._is_sqlite = make_url(url).get_backend_name() == "sqlite"
 
     async def __aenter__(self) -> Self:
         if self._is_sqlite:
             await asyncio.to_thread(_check_file, self.url)
-        self._engine = _engine(self.url, self._is_sqlite)
+        self._engine = _engine(self.url, self._is_sqlite, self._busy_seconds)
         try:
             async with self.begin() as connection:
                 await connection.run_sync(_migrate)
@@ -64,23 +68,40 @@ class Store:
         Raises Conflict for a broken unique or foreign key the block did not expect, Unavailable when the database is
         locked, full or away.
         """
-        assert self._engine is not None, "the store is not open"
+        task = asyncio.current_task()
+        assert self._writer is None or self._writer is not task, "a write inside a write would wait for itself"
         async with contextlib.AsyncExitStack() as stack:
             if self._is_sqlite:
                 await stack.enter_async_context(self._write_lock)
+                self._writer = task
+                stack.callback(self._no_writer)
             with _faults():
-                async with self._engine.connect() as connection:
-                    await connection.execution_options(portico_write=True)
-                    async with connection.begin():
-                        yield connection
+                connection = await stack.enter_async_context(self._open())
+                await connection.execution_options(portico_write=True)
+                async with connection.begin():
+                    yield connection
+
+    def _no_writer(self) -> None:
+        self._writer = None
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:
-        """A connection to read with; what it would change is rolled back."""
-        assert self._engine is not None, "the store is not open"
+        """A connection to read with, from one moment; what it would change is rolled back."""
         with _faults():
-            async with self._engine.connect() as connection:
+            async with self._open() as connection:
                 yield connection
+
+    @contextlib.asynccontextmanager
+    async def _open(self) -> AsyncIterator[AsyncConnection]:
+        assert self._engine is not None, "the store is not open"
+        try:
+            connection = await self._engine.connect()
+        except (OSError, PoolTimeout) as error:  # drivers let these through as they are
+            raise Unavailable(f"the database cannot be reached ({error}); running studios are not affected") from error
+        try:
+            yield connection
+        finally:
+            await connection.close()
 
 
 @contextlib.contextmanager
@@ -89,7 +110,7 @@ def _faults() -> Iterator[None]:
     try:
         yield
     except IntegrityError as error:
-        raise Conflict(f"this contradicts what is stored already ({error.orig})") from error
+        raise Conflict("this contradicts what is stored already; load it again and repeat") from error
     except OperationalError as error:
         text = str(error.orig)
         if "full" in text:
@@ -103,10 +124,10 @@ def _faults() -> Iterator[None]:
         raise Unavailable(f"the database failed ({error.orig})") from error
 
 
-def _engine(url: str, is_sqlite: bool) -> AsyncEngine:
+def _engine(url: str, is_sqlite: bool, busy_seconds: float) -> AsyncEngine:
     if not is_sqlite:
         return create_async_engine(url, pool_pre_ping=True)
-    engine = create_async_engine(url, connect_args={"timeout": BUSY_SECONDS})
+    engine = create_async_engine(url, connect_args={"timeout": busy_seconds})
 
     @sa.event.listens_for(engine.sync_engine, "connect")
     def prepare(connection: Any, record: object) -> None:
@@ -116,7 +137,7 @@ def _engine(url: str, is_sqlite: bool) -> AsyncEngine:
             "journal_mode=WAL",
             "foreign_keys=ON",
             "synchronous=FULL",
-            f"busy_timeout={BUSY_SECONDS * 1000}",
+            f"busy_timeout={int(busy_seconds * 1000)}",
         ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
@@ -130,9 +151,15 @@ def _engine(url: str, is_sqlite: bool) -> AsyncEngine:
 
 
 def _check_file(url: str) -> None:
-    """Refuse a damaged file loudly, before anything writes to it."""
+    """Refuse a damaged file loudly, before anything writes to it. A new one is for this account alone."""
     name = make_url(url).database
-    if not name or name == ":memory:" or not Path(name).exists():
+    if not name or name == ":memory:":
+        return
+    if not Path(name).exists():
+        try:
+            os.close(os.open(name, os.O_CREAT | os.O_RDWR, 0o600))
+        except OSError as error:
+            raise Unavailable(f"cannot make the database {name}: {error.strerror}") from error
         return
     try:
         with contextlib.closing(sqlite3.connect(f"file:{name}?mode=ro", uri=True, timeout=BUSY_SECONDS)) as connection:
