@@ -19,7 +19,8 @@ TITLES = {
 }
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width,initial-scale=1"><style>
-:root{{color-scheme:light dark}}body{{font:17px/1.5 system-ui,sans-serif;max-width:34rem;margin:18vh auto;padding:0 24px}}
+:root{{color-scheme:light dark}}
+body{{font:17px/1.5 system-ui,sans-serif;max-width:34rem;margin:18vh auto;padding:0 24px}}
 h1{{font-size:1.4rem}}p{{opacity:.8}}</style></head><body><main><h1>{title}</h1><p>{message}</p></main></body></html>
 """
 _SAFE = (

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import hashlib
+from collections.abc import Callable
 
 from portico_gateway.edge.head import Head
 from portico_gateway.proxy.exchange import MAX_EARLY, Exchange
@@ -40,6 +41,7 @@ class WebSocketExchange(Exchange):
     aborted: never half a frame."""
 
     open = False
+    on_open: Callable[[], None] | None = None
     _client_ended = False
 
     def client_data(self, data: bytes) -> None:
@@ -66,6 +68,8 @@ class WebSocketExchange(Exchange):
             return super()._final_head(head)
         self._check(head)
         self.open, self.status = True, 101
+        if self.on_open is not None:
+            self.on_open()
         self._response, self._frames = head, FrameCounter()
         assert self.upstream_connection is not None
         if self._rest:
