@@ -246,12 +246,18 @@ def main(argv: list[str] | None = None) -> int:
         settings = load({"data": options.data, "listen": options.listen}, os.environ, options.config)
         for name in SECRET_VARIABLES:  # what we start needs none of them
             os.environ.pop(name, None)
-        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        _log_to_stderr(settings)
         asyncio.run(_run(settings))
     except PorticoError as error:
         sys.stderr.write(f"portico control: {error.message}\n")
         return 2
     return 0
+
+
+def _log_to_stderr(settings: Settings) -> None:
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for talkative in ("alembic", "amqtt", "transitions", "aiosqlite", "mqtt", "botocore"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
 
 
 async def _run(settings: Settings) -> None:
