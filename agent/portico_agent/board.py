@@ -1,45 +1,46 @@
 """What the run's status is right now, and the only place where it changes."""
 
-import asyncio
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from portico_shared.clock import Clock
 from portico_shared.messages import Phase, Report, Status, Step
 
-MAX_REPORTS = 256
-"""Unsent reports kept while the control road is away; the oldest go first. A start makes about twenty."""
+
+class Road(Protocol):
+    """Where it is told: neither call waits."""
+
+    def publish_status(self, status: Status) -> None: ...
+
+    def report(self, report: Report) -> None: ...
 
 
 class Board:
-    """Holds the newest status and the reports that wait to be sent. The control road reads, the session writes."""
+    """Holds the newest status and tells each change of it."""
 
-    def __init__(self, run: str, agent: int, clock: Clock) -> None:
+    def __init__(self, run: str, agent: int, clock: Clock, road: Road) -> None:
         self._clock = clock
+        self._road = road
         self.status = Status(run=run, agent=agent, seq=1, phase="preparing")
-        self.changed = asyncio.Event()
-        """Set at each change of the status and each new report; whoever publishes clears it first."""
-        self.reports: list[Report] = []
 
     def set(self, **changes: Any) -> None:
-        """Change some fields of the status; an unchanged one is not published again."""
+        """Change some fields of the status; an unchanged one is not told again."""
         fresh = msgspec.structs.replace(self.status, **changes)
         if fresh != self.status:
-            self.status = msgspec.structs.replace(fresh, seq=self.status.seq + 1)
-            self.changed.set()
+            self.status = fresh
+            self.tell()
+
+    def tell(self) -> None:
+        """The road numbers and keeps it; a repeated one is harmless."""
+        self.status = msgspec.structs.replace(self.status, seq=self.status.seq + 1)
+        self._road.publish_status(self.status)
 
     def enter(self, phase: Phase, detail: str = "") -> None:
         self.set(phase=phase, detail=detail, done=0, total=0)
 
     def report(self, report: Report) -> None:
-        self.reports.append(report)
-        del self.reports[:-MAX_REPORTS]
-        self.changed.set()
-
-    def take_reports(self) -> list[Report]:
-        taken, self.reports = self.reports, []
-        return taken
+        self._road.report(report)
 
     def step(self, name: str, state: str, detail: str = "") -> None:
         """One line of the progress that people see."""

@@ -13,21 +13,23 @@ The tool belongs to portico-init: this agent may die anywhere above, and its suc
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal
 
 from portico_agent.board import Board
-from portico_agent.desk import Captured, Desk, Engine
-from portico_agent.errors import AgentError, GatewayAway, GatewayError, InitGone, RunOver, ToolError
+from portico_agent.desk import Desk
+from portico_agent.errors import AgentError, CheckpointError, GatewayError, InitGone, RunOver, ToolError
 from portico_agent.gateway import GatewayClient
 from portico_agent.keeper import InitStatus, Keeper
 from portico_agent.logship import LogShipper
-from portico_agent.overlay.volume import Volume, free_share, personalise, prepare_volume, root_spec
+from portico_agent.overlay.volume import Volume, personalise, prepare_volume, root_spec
+from portico_agent.parts import CheckpointEngine, Parts
 from portico_agent.readiness import free_port, until_answering
 from portico_agent.settings import AgentSettings
 from portico_agent.tools.choose import choose_tool
 from portico_agent.tools.tool import Launch, Site
+from portico_agent.watch import first_checkpoint, watch_disk
 from portico_shared.clock import Clock
 from portico_shared.messages import (
     Answer,
@@ -40,11 +42,6 @@ from portico_shared.messages import (
     Warning_,
 )
 
-START_CHECKPOINT_WAIT = 60.0
-"""Seconds the first checkpoint waits for the tool to answer, so as not to slow its start down."""
-DISK_LOW, DISK_FINE = 0.05, 0.10
-"""Shares of the volume that are free: below the first people are warned, above the second they may be again."""
-DISK_SECONDS = 15.0
 LAST_WORDS = 2000
 LAST_CALL_SECONDS = 10.0
 """What a leaving agent gives the control road to deliver its last status."""
@@ -53,55 +50,21 @@ EXIT_LEFT, EXIT_FAILED, EXIT_OVER = 0, 1, 2
 _log = logging.getLogger(__name__)
 
 
-class CheckpointEngine(Engine, Protocol):
-    """What a session needs of the checkpoint engine (`portico_agent.checkpoint`)."""
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """Why we leave: told to by the gateway, or by a signal."""
 
-    label: str
-    """How the root is kept, for people: 'overlay+btrfs', 'overlay+freezer', 'folders'."""
-
-    async def restore(self, point: RestorePoint, progress: Callable[[int, int], None]) -> str:
-        """Make the volume's `current` what the checkpoint holds, verified; told to `progress` in bytes (done, total).
-        Returns words about what people should know ('' when there is nothing). Raises CheckpointError."""
-        ...
-
-
-class Control(Protocol):
-    """What a session needs of the control road."""
-
-    async def run(self) -> None:
-        """Publish the board's status and reports, deliver commands; until cancelled, whatever becomes of the broker."""
-        ...
-
-    async def answer(self, answer: Answer) -> None:
-        """Send the outcome of a command; it may be dropped while the broker is away."""
-        ...
-
-    async def delivered(self) -> None:
-        """Return when the board's newest status has been handed to the broker."""
-        ...
-
-
-class Dialing(Protocol):
-    async def run(self) -> None:
-        """Keep connections for people open until cancelled."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """How a session's roads and engine are made: the real ones in `__main__`, others in tests."""
-
-    control: Callable[["Session"], Control]
-    dialer: Callable[["Session"], Dialing]
-    engine: Callable[["Session", Plan, Volume], CheckpointEngine]
+    reason: Literal["stop", "signal"]
+    grace: float | None = None
+    """Seconds the tool has; None = the plan's."""
 
 
 @dataclass(frozen=True, slots=True)
-class Leaving:
-    """Why we leave: by command (then it is answered), by signal, or because there is nothing to stay for."""
+class Outcome:
+    """How it ended: the last checkpoint, or in words why there is none."""
 
-    reason: str
-    command: Stop | None = None
+    head: str = ""
+    problem: str = ""
 
 
 class Session:
@@ -119,11 +82,12 @@ class Session:
         self.settings = settings
         self.gateway = gateway
         self.clock = clock
-        self.board = Board(settings.run, status.agent, clock)
         self._keeper = keeper
         self._found = status
         self._parts = parts
+        self.agent = status.agent
         self._control = parts.control(self)
+        self.board = Board(settings.run, status.agent, clock, self._control)
         self._desk: Desk | None = None
         self._volume: Volume | None = None
         self._port = 0
@@ -131,8 +95,8 @@ class Session:
         """The running tool's process; 0 = none."""
         self._launched = False
         """A root stands on the volume: user code has or may have written there."""
-        self._answering: set[asyncio.Task[None]] = set()
         self._leaving: asyncio.Future[Leaving] = asyncio.get_running_loop().create_future()
+        self._outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
     # --- the whole of it ----------------------------------------------------------------------------------------------
 
@@ -161,7 +125,7 @@ class Session:
             return EXIT_OVER
         except AgentError as error:
             _log.exception("the run ends: %s", error)
-            self.board.set(phase="left", detail=str(error)[:LAST_WORDS])
+            self._end(Outcome(problem=str(error)[:LAST_WORDS]))
             return EXIT_FAILED
 
     async def _until_leaving(self, work: Awaitable[None]) -> Leaving | None:
@@ -314,14 +278,14 @@ class Session:
                 self._start_watching(group, plan)
 
     def _start_watching(self, group: asyncio.TaskGroup, plan: Plan) -> None:
-        assert self._desk is not None
+        assert self._desk is not None and self._volume is not None
         ready = group.create_task(self._watch_port(self._probe_path(plan)), name="tool's port")
         group.create_task(self._watch_tool(), name="tool's end")
         group.create_task(LogShipper("tool", self._keeper, self.gateway).follow(self.clock), name="log")
-        group.create_task(self._watch_disk(), name="disk")
+        group.create_task(watch_disk(self._volume, self._warn, self.clock), name="disk")
         group.create_task(self._desk.every(plan.checkpoint_interval), name="checkpoints")
         if self._found.tool is None:
-            group.create_task(self._first_checkpoint(self._desk, ready), name="first checkpoint")
+            group.create_task(first_checkpoint(self._desk, ready, self.clock), name="first checkpoint")
 
     async def _watch_port(self, path: str) -> None:
         await until_answering(self._port, path, self.clock)
@@ -334,27 +298,6 @@ class Session:
         self.tool_pid = 0
         self.board.set(tool="exited", exit_code=code, detail=await self._last_lines())
 
-    async def _watch_disk(self) -> None:
-        """Warn when the studio's own space runs out; the studio goes on."""
-        warned = False
-        while self._volume is not None:
-            free = await asyncio.to_thread(free_share, self._volume)
-            if free < DISK_LOW and not warned:
-                self._warn("disk", f"The studio's disk is nearly full ({free:.0%} free): remove what is not needed.")
-            warned = free < DISK_LOW or (warned and free < DISK_FINE)
-            await self.clock.sleep(DISK_SECONDS)
-
-    async def _first_checkpoint(self, desk: Desk, ready: asyncio.Task[None]) -> None:
-        sleeping = asyncio.ensure_future(self.clock.sleep(START_CHECKPOINT_WAIT))
-        try:
-            await asyncio.wait({ready, sleeping}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            sleeping.cancel()
-        try:
-            await desk.make("start")
-        except AgentError as error:
-            _log.warning("the first checkpoint failed, another follows: %s", error)
-
     def _probe_path(self, plan: Plan) -> str:
         tool = self._found.tool
         if tool is not None and isinstance(tool.note, dict):
@@ -363,72 +306,73 @@ class Session:
 
     # --- commands -----------------------------------------------------------------------------------------------------
 
-    def on_command(self, command: Command) -> None:
-        """From the control road; answered over it."""
+    async def on_command(self, command: Command) -> Answer:
+        """Do one command of the gateway's: the answer is its outcome, however long that takes."""
         match command:
-            case Stop() if not self._leaving.done():
-                self._leaving.set_result(Leaving("stop", command))
+            case Stop():
+                return await self._on_stop(command)
             case MakeCheckpoint():
-                task = asyncio.ensure_future(self._checkpoint_now(command))
-                self._answering.add(task)
-                task.add_done_callback(self._answering.discard)
+                return await self._on_checkpoint(command)
             case Reidentify():
-                self.board.set(seq=self.board.status.seq + 1)
+                self.board.tell()
+                return Answer(id=command.id, run=self.settings.run, ok=True)
 
-    async def _checkpoint_now(self, command: MakeCheckpoint) -> None:
+    async def _on_stop(self, command: Stop) -> Answer:
+        if not self._leaving.done():
+            self._leaving.set_result(Leaving("stop", command.grace))
+        outcome = await asyncio.shield(self._outcome)
+        ok = not outcome.problem
+        return Answer(id=command.id, run=self.settings.run, ok=ok, detail=outcome.problem, head=outcome.head)
+
+    async def _on_checkpoint(self, command: MakeCheckpoint) -> Answer:
         run = self.settings.run
+        if self._desk is None or self.board.status.phase != "running":
+            return Answer(id=command.id, run=run, ok=False, detail="nothing to save yet: try again when it runs")
         try:
-            if self._desk is None or self.board.status.phase != "running":
-                raise ToolError("this studio has no state to save yet: try again when it runs")
             captured = await self._desk.make(command.reason, command.row)
-            await self._control.answer(Answer(id=command.id, run=run, ok=True, head=captured.head))
         except AgentError as error:
-            await self._control.answer(Answer(id=command.id, run=run, ok=False, detail=str(error)[:LAST_WORDS]))
+            return Answer(id=command.id, run=run, ok=False, detail=str(error)[:LAST_WORDS])
+        return Answer(id=command.id, run=run, ok=True, head=captured.head)
 
     # --- leave --------------------------------------------------------------------------------------------------------
 
     async def _leave(self, plan: Plan, leaving: Leaving) -> int:
         """1. the tool ends and may save  2. the last checkpoint  3. the rest of the log  4. the last word."""
-        command, captured, problem = leaving.command, "", ""
+        outcome = Outcome()
         self.board.enter("stopping")
         if self._launched:  # else the volume may hold half a restore, and nothing of the user's
-            await self._keeper.end_tool(command.grace if command else plan.grace)
+            await self._keeper.end_tool(plan.grace if leaving.grace is None else leaving.grace)
             self.tool_pid = 0
-            captured, problem = await self._save_last(leaving.reason)
+            outcome = await self._save_last(leaving.reason)
             await self._flush_log()
-        if command is not None:
-            answer = Answer(id=command.id, run=self.settings.run, ok=not problem, detail=problem, head=captured)
-            await self._control.answer(answer)
-        self.board.set(phase="left", detail=problem)
-        return EXIT_FAILED if problem else EXIT_LEFT
+        self._end(outcome)
+        return EXIT_FAILED if outcome.problem else EXIT_LEFT
 
-    async def _save_last(self, reason: str) -> tuple[str, str]:
-        """The head, or in words why there is none. The volume stays and is salvaged at the next start then."""
+    async def _save_last(self, reason: str) -> Outcome:
+        """Where it fails the volume stays, and is salvaged at the next start."""
         assert self._desk is not None
         try:
-            captured: Captured = await self._desk.make_final(reason)
-        except AgentError as error:
-            return "", f"The final checkpoint failed: {error}. The studio's disk is kept and saved at its next start."[
-                :LAST_WORDS
-            ]
-        return captured.head, ""
+            return Outcome(head=(await self._desk.make_final(reason)).head)
+        except CheckpointError as error:
+            words = f"The final checkpoint failed: {error}. The studio's disk is kept and saved at its next start."
+            return Outcome(problem=words[:LAST_WORDS])
+
+    def _end(self, outcome: Outcome) -> None:
+        if not self._outcome.done():
+            self._outcome.set_result(outcome)
+        self.board.set(phase="left", detail=outcome.problem)
 
     async def _flush_log(self) -> None:
         try:
             async with asyncio.timeout(LAST_CALL_SECONDS):
                 await LogShipper("tool", self._keeper, self.gateway).ship()
-        except (TimeoutError, GatewayAway, AgentError) as error:
+        except (TimeoutError, AgentError) as error:
             _log.warning("the end of the tool's log was not sent: %s", error)
 
     async def _say_goodbye(self) -> None:
-        for task in list(self._answering):
-            task.cancel()
-        await asyncio.gather(*self._answering, return_exceptions=True)
-        try:
-            async with asyncio.timeout(LAST_CALL_SECONDS):
-                await self._control.delivered()
-        except TimeoutError:
-            _log.warning("the last status did not reach the gateway")
+        await asyncio.sleep(0)  # whoever waits for the outcome answers first
+        if not await self._control.leave(self.board.status, timeout=LAST_CALL_SECONDS):
+            _log.warning("the last words did not reach the gateway")
 
     async def _tell_init(self, code: int) -> None:
         try:

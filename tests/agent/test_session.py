@@ -23,7 +23,7 @@ async def test_starts_a_tool_saves_it_and_leaves_when_told_to():
         assert await answers(status.tool_port, "/")
         assert on.session.allowed(status.tool_port) and not on.session.allowed(status.tool_port + 1)
         await on.until(lambda c: [r for r in c.reports if isinstance(r, CheckpointDone) and r.reason == "start"])
-        on.session.on_command(Stop(id="c1", reason="USER", grace=10))
+        on.control.command(Stop(id="c1", reason="USER", grace=10))
         assert await on.ended() == 0
         assert on.control.answers[0].ok and on.control.answers[0].head == "head-2"
         assert list(dict.fromkeys(s.phase for s in on.control.statuses))[-2:] == ["stopping", "left"]
@@ -69,7 +69,7 @@ async def test_killed_agent_is_followed_by_one_that_adopts_the_tool():
         assert second.agent == 2 and second.tool_port == first.tool_port and on.session.tool_pid == tool
         assert alive(tool) and len(on.engine.restored) == 1, "nothing is restored below a running tool"
         assert (home_of(on) / "later").exists()
-        on.session.on_command(Stop(id="c1", reason="USER", grace=10))
+        on.control.command(Stop(id="c1", reason="USER", grace=10))
         assert await on.ended() == 0 and not alive(tool)
 
 
@@ -79,7 +79,7 @@ async def test_tool_that_ends_by_itself_is_told_with_its_last_lines_and_the_run_
         await on.agent()
         status = await on.until(lambda c: next((s for s in c.statuses if s.tool == "exited"), None))
         assert status.exit_code == 3 and "no such notebook" in status.detail and status.phase == "running"
-        on.session.on_command(Stop(id="c1", reason="USER"))
+        on.control.command(Stop(id="c1", reason="USER"))
         assert await on.ended() == 0
         assert on.control.answers[0].ok
 
@@ -101,7 +101,7 @@ async def test_failed_last_checkpoint_is_answered_in_words_and_the_volume_stays(
         await on.until(lambda c: [r for r in c.reports if isinstance(r, CheckpointDone)])
         on.engine.failures = 100
         on.session.clock.sleep = _at_once  # type: ignore[method-assign]
-        on.session.on_command(Stop(id="c1", reason="USER", grace=10))
+        on.control.command(Stop(id="c1", reason="USER", grace=10))
         assert await on.ended() == 1
         answer = on.control.answers[0]
         assert not answer.ok and "on fire" in answer.detail and "next start" in answer.detail
@@ -118,7 +118,7 @@ async def test_stop_while_restoring_saves_nothing_half():
         on.engine.holds = asyncio.Event()
         await on.agent()
         await on.engine.begun.wait()
-        on.session.on_command(Stop(id="c1", reason="USER"))
+        on.control.command(Stop(id="c1", reason="USER"))
         assert await on.ended() == 0
         assert on.engine.captures == [] and on.control.answers[0].ok
         assert on.control.statuses[-1].phase == "left"
@@ -130,7 +130,7 @@ async def test_stop_waits_for_a_checkpoint_under_way():
         await on.agent()
         await on.until_up()
         await on.engine.begun.wait()
-        on.session.on_command(Stop(id="c1", reason="USER", grace=10))
+        on.control.command(Stop(id="c1", reason="USER", grace=10))
         await on.until(lambda c: c.statuses[-1].phase == "stopping")
         on.engine.holds.set()
         assert await on.ended() == 0
@@ -141,12 +141,12 @@ async def test_checkpoint_on_request_is_answered_with_its_head():
     async with stage() as on:
         await on.agent()
         await on.until(lambda c: [r for r in c.reports if isinstance(r, CheckpointDone)])
-        on.session.on_command(MakeCheckpoint(id="c7", row=12))
+        on.control.command(MakeCheckpoint(id="c7", row=12))
         answer = await on.until(lambda c: c.answers and c.answers[0])
         assert answer.id == "c7" and answer.ok and answer.head == "head-2"
         assert on.engine.captures[-1][:2] == ("request", 12)
         on.engine.failures = 1
-        on.session.on_command(MakeCheckpoint(id="c8"))
+        on.control.command(MakeCheckpoint(id="c8"))
         answer = await on.until(lambda c: c.answers[1:] and c.answers[1])
         assert not answer.ok and "on fire" in answer.detail
 
@@ -180,8 +180,8 @@ async def test_run_that_is_over_ends_without_a_word():
 
 
 async def test_disk_nearly_full_warns_once_and_the_studio_goes_on(monkeypatch):
-    monkeypatch.setattr("portico_agent.session.DISK_SECONDS", 0.01)
-    monkeypatch.setattr("portico_agent.session.free_share", lambda _: 0.03)
+    monkeypatch.setattr("portico_agent.watch.DISK_SECONDS", 0.01)
+    monkeypatch.setattr("portico_agent.watch.free_share", lambda _: 0.03)
     async with stage() as on:
         await on.agent()
         await on.until_up()
@@ -198,7 +198,7 @@ async def test_given_port_is_only_tunnelled_to():
         await on.agent()
         status = await on.until_up()
         assert status.tool_port == port and on.session.allowed(port)
-        on.session.on_command(Stop(id="c1", reason="USER"))
+        on.control.command(Stop(id="c1", reason="USER"))
         assert await on.ended() == 0
         assert on.engine.captures == []
 

@@ -15,10 +15,11 @@ from portico_agent.desk import Captured
 from portico_agent.errors import CheckpointError
 from portico_agent.gateway import GatewayClient
 from portico_agent.keeper import Keeper
-from portico_agent.session import Parts, Session
+from portico_agent.parts import Parts
+from portico_agent.session import Session
 from portico_agent.settings import AgentSettings, Secrets
 from portico_shared.clock import Clock, SystemClock
-from portico_shared.messages import Answer, Plan, Report, RestorePoint, Status
+from portico_shared.messages import Answer, Command, Plan, Report, RestorePoint, Status
 from support.agent_gateway import HOST, RUN, AgentGateway, agent_gateway, plan
 from support.studio_init import Puppet, StudioInit, studio_init
 
@@ -38,36 +39,37 @@ TOOL = (sys.executable, "-c", SERVER)
 
 @dataclass
 class RecordingControl:
-    """Reads the board as the control road does."""
+    """Keeps what it is told, as the control road does."""
 
     session: Session
     statuses: list[Status] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
-    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    _doing: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def publish_status(self, status: Status) -> None:
+        self.statuses.append(status)
+        self.news.set()
+
+    def report(self, report: Report) -> None:
+        self.reports.append(report)
+        self.news.set()
 
     async def run(self) -> None:
-        board = self.session.board
-        while True:
-            board.changed.clear()
-            await self._take()
-            await board.changed.wait()
+        await asyncio.Event().wait()
 
-    async def _take(self) -> None:
-        board = self.session.board
-        if not self.statuses or self.statuses[-1] != board.status:
-            self.statuses.append(board.status)
-        self.reports += board.take_reports()
-        async with self.changed:
-            self.changed.notify_all()
+    async def leave(self, status: Status, *, timeout: float = 5.0) -> bool:
+        self.publish_status(status)
+        return True
 
-    async def answer(self, answer: Answer) -> None:
-        self.answers.append(answer)
-        async with self.changed:
-            self.changed.notify_all()
+    def command(self, command: Command) -> None:
+        """Have it done, and keep the answer."""
+        self._doing.add(asyncio.ensure_future(self._do(command)))
 
-    async def delivered(self) -> None:
-        await self._take()
+    async def _do(self, command: Command) -> None:
+        self.answers.append(await self.session.on_command(command))
+        self.news.set()
 
 
 class NoDialer:
@@ -161,11 +163,11 @@ class Stage:
         """Wait until what control heard satisfies `wanted`; its value."""
         async with asyncio.timeout(seconds):
             control = self.control
-            async with control.changed:
-                while not (found := wanted(control)):
-                    assert self.running is not None and not self.running.done(), control.statuses[-1:]
-                    await control.changed.wait()
-                return found
+            while not (found := wanted(control)):
+                assert self.running is not None and not self.running.done(), control.statuses[-1:]
+                control.news.clear()
+                await control.news.wait()
+            return found
 
     async def until_up(self) -> Status:
         return await self.until(lambda c: next((s for s in c.statuses if s.tool == "up"), None))

@@ -14,21 +14,13 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from portico_agent.init import channel, processes, spawn
-from portico_agent.init.boundedlog import BoundedLog
 from portico_agent.init.configuration import Configuration
+from portico_agent.init.outputs import PIECE, Outputs
+from portico_agent.init.restarts import Restarts
 from portico_agent.init.tool import Child, Ending, EndStage
 from portico_agent.overlay.root import RootSpec
 from portico_agent.overlay.syscalls import become_subreaper, hide_process
 
-FIRST_RESTART_SECONDS = 0.1
-LONGEST_RESTART_SECONDS = 15.0
-STEADY_SECONDS = 10.0
-"""An agent that lived this long was no failure at the start: the next restart is quick again."""
-HOPELESS_STARTS = 20
-"""After this many failures in a row (about four minutes), with no tool to keep alive, the run ends."""
-LOG_PIECE = 64 * 1024
-MOST_PIECES_AT_ONCE = 32
-"""A program that writes for ever must not keep init from its other duties."""
 EXIT_HOPELESS = 70
 EXIT_KILLED = 75
 """init's exit code when the agent did not finish within the stop deadline."""
@@ -43,14 +35,10 @@ class Init:
         self._monotonic = monotonic
         self._is_first = os.getpid() == 1
         self._selector = selectors.DefaultSelector()
-        self._outputs: dict[int, str] = {}
-        self._logs = {name: BoundedLog(configuration.state / f"{name}.log") for name in ("tool", "agent")}
+        self._outputs = Outputs(configuration.state, self._selector)
         # the agent
         self._agent_pid = 0
-        self._agent_number = 0
-        self._agent_started = 0.0
-        self._failures = 0
-        self._restart_at: float | None = 0.0
+        self._restarts = Restarts()
         self._connection: channel.Connection | None = None
         # the tool
         self._root: spawn.TargetRoot | None = None
@@ -105,13 +93,13 @@ class Init:
 
     def _seconds_to_wait(self) -> float | None:
         ending = self._ending.deadline if self._ending else None
-        due = [t for t in (self._restart_at, ending, self._stop_deadline, self._leave_deadline) if t is not None]
+        due = [t for t in (self._restarts.due, ending, self._stop_deadline, self._leave_deadline) if t is not None]
         return max(0.0, min(due) - self._monotonic()) if due else None
 
     def _advance(self) -> None:
         """Whatever is due by the clock."""
         now = self._monotonic()
-        if self._restart_at is not None and now >= self._restart_at:
+        if self._restarts.due is not None and now >= self._restarts.due:
             self._start_agent(now)
         if self._stop_deadline is not None and now >= self._stop_deadline:
             self._leave(EXIT_KILLED)
@@ -146,7 +134,7 @@ class Init:
             self._on_exit(pid, _exit_code(status))
 
     def _on_exit(self, pid: int, code: int) -> None:
-        self._drain_outputs()
+        self._outputs.drain()
         if pid == self._agent_pid:
             self._on_agent_exit(code)
         elif self._tool is not None and pid == self._tool.pid:
@@ -162,19 +150,17 @@ class Init:
     # --- the agent --------------------------------------------------------------------------------------------------
 
     def _start_agent(self, now: float) -> None:
-        self._restart_at = None
-        self._agent_number += 1
-        self._agent_started = now
+        self._restarts.begin(now)
         program = spawn.Program(argv=self.configuration.agent_command, env=self.configuration.agent_environment)
         read, write = os.pipe()
-        self._follow(read, "agent")
+        self._outputs.follow(read, "agent")
         try:
             self._agent_pid = spawn.start_agent(
                 program, write, secrets=self.configuration.secrets, die_with_us=not self._is_first
             )
         except OSError as error:
-            self._logs["agent"].write(f"portico-init: {error}\n".encode())
-            self._schedule_restart(now)
+            self._outputs.say(str(error))
+            self._restart_later(now)
         finally:
             os.close(write)
 
@@ -185,16 +171,13 @@ class Init:
             os.killpg(session, signal.SIGKILL)
         self._drop_connection()
         if self._exit_code is None:
-            self._logs["agent"].write(f"portico-init: the agent ended with status {code}\n".encode())
-            self._schedule_restart(self._monotonic())
+            self._outputs.say(f"the agent ended with status {code}")
+            self._restart_later(self._monotonic())
 
-    def _schedule_restart(self, now: float) -> None:
-        self._failures = 1 if now - self._agent_started >= STEADY_SECONDS else self._failures + 1
-        if self._failures >= HOPELESS_STARTS and not self._tool_runs:
+    def _restart_later(self, now: float) -> None:
+        self._restarts.failed(now)
+        if self._restarts.hopeless and not self._tool_runs:
             self._leave(EXIT_HOPELESS)
-            return
-        delay = min(LONGEST_RESTART_SECONDS, FIRST_RESTART_SECONDS * 2 ** (self._failures - 1))
-        self._restart_at = now + delay
 
     def _accept(self, listener: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -253,38 +236,6 @@ class Init:
     def _tool_runs(self) -> bool:
         return self._tool is not None and self._tool.running
 
-    def _follow(self, read: int, name: str) -> None:
-        os.set_blocking(read, False)
-        self._outputs[read] = name
-        self._selector.register(read, selectors.EVENT_READ, lambda: self._on_output(read))
-
-    def _on_output(self, read: int) -> bool:
-        """Move what is there into the log; False when nothing is."""
-        name = self._outputs.get(read)
-        if name is None:
-            return False  # drained and closed earlier in this turn
-        try:
-            data = os.read(read, LOG_PIECE)
-        except BlockingIOError:
-            return False
-        if not data:
-            self._selector.unregister(read)
-            del self._outputs[read]
-            os.close(read)
-            return False
-        self._logs[name].write(data)
-        if name == "agent":
-            with contextlib.suppress(OSError):
-                os.write(2, data)  # also where whoever started the sandbox looks
-        return True
-
-    def _drain_outputs(self) -> None:
-        """So that what a process said last is in the log when its end is told."""
-        for read in list(self._outputs):
-            for _ in range(MOST_PIECES_AT_ONCE):
-                if not self._on_output(read):
-                    break
-
     def _advance_ending(self, now: float) -> None:
         if self._ending is None:
             return
@@ -307,7 +258,7 @@ class Init:
         """The run is over: the agent may still close its connections, then everything is killed."""
         if self._exit_code is None:
             self._exit_code = code
-            self._restart_at = self._stop_deadline = None
+            self._restarts.due = self._stop_deadline = None
             tool_has = self.configuration.grace if code == EXIT_KILLED and self._tool_runs else 0.0
             agent_has = 0.0 if code == EXIT_KILLED else AGENT_LEAVING_SECONDS
             self._leave_deadline = self._monotonic() + max(tool_has, agent_has)
@@ -326,12 +277,12 @@ class Init:
 
     def _status(self, _message: channel.Message) -> channel.Message:
         return {
-            "agent": self._agent_number,
+            "agent": self._restarts.number,
             "stopping": self._stop_deadline is not None,
             "root": self._root_spec.to_json() if self._root_spec else None,
             "built": _built(self._root),
             "tool": self._tool.describe() if self._tool else None,
-            "logs": {name: log.end for name, log in self._logs.items()},
+            "logs": {name: log.end for name, log in self._outputs.logs.items()},
         }
 
     def _mount(self, message: channel.Message) -> channel.Message:
@@ -360,7 +311,7 @@ class Init:
             raise
         finally:
             os.close(write)
-        self._follow(read, "tool")
+        self._outputs.follow(read, "tool")
         child = Child(pid=pid, role=role, started=time.time(), note=message.get("note"))
         if role == "tool":
             self._tool = child
@@ -389,7 +340,7 @@ class Init:
 
     def _log(self, message: channel.Message) -> channel.Message:
         """{stream, offset}: a piece of a log; offsets count all bytes since the run began."""
-        first, data = self._logs[str(message["stream"])].read(int(message["offset"]), LOG_PIECE)
+        first, data = self._outputs.logs[str(message["stream"])].read(int(message["offset"]), PIECE)
         return {"offset": first, "text": data.decode("latin-1")}
 
     def _leave_command(self, message: channel.Message) -> channel.Message:
