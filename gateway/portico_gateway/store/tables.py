@@ -2,6 +2,9 @@
 
 One owner per table: `auth` writes the people's tables, `studios` the studios' and runs', `studios.checkpoints` the
 catalogue. Others read through the owners.
+
+`sqlite_autoincrement`: an id is given once. SQLite else gives that of the newest deleted row again, and a cookie of an
+ended sign-in, which names it by id, would be good for the next one.
 """
 
 import sqlalchemy as sa
@@ -30,6 +33,7 @@ users = sa.Table(
     sa.Column("is_admin", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("disabled", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("created", sa.Float, nullable=False),
+    sqlite_autoincrement=True,
 )
 
 sign_in_links = sa.Table(  # one-use links: the first administrator's, invitations, password resets
@@ -53,6 +57,7 @@ sign_ins = sa.Table(  # browser sessions
     sa.Column("expires", sa.Float, nullable=False),
     sa.Column("peer", sa.String(64), nullable=False, server_default=""),
     sa.Column("agent", sa.String(256), nullable=False, server_default=""),
+    sqlite_autoincrement=True,
 )
 
 tokens = sa.Table(  # personal access tokens
@@ -66,6 +71,7 @@ tokens = sa.Table(  # personal access tokens
     sa.Column("last_used", sa.Float),
     sa.Column("expires", sa.Float),
     sa.UniqueConstraint("user_id", "name"),
+    sqlite_autoincrement=True,
 )
 
 handover_codes = sa.Table(
@@ -86,6 +92,7 @@ organisations = sa.Table(
     sa.Column("id", BigId, primary_key=True, autoincrement=True),
     sa.Column("name", sa.String(80), nullable=False, unique=True),
     sa.Column("created", sa.Float, nullable=False),
+    sqlite_autoincrement=True,
 )
 
 workspaces = sa.Table(
@@ -102,6 +109,7 @@ workspaces = sa.Table(
     sa.Column("private_by_default", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("launch_may_start", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.UniqueConstraint("org_id", "name"),
+    sqlite_autoincrement=True,
 )
 
 members = sa.Table(
@@ -178,6 +186,7 @@ progress = sa.Table(
     sa.Column("name", sa.String(64), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("detail", sa.String(1024), nullable=False, server_default=""),
+    sqlite_autoincrement=True,
 )
 
 checkpoints = sa.Table(
@@ -200,6 +209,7 @@ checkpoints = sa.Table(
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("saved", sa.Float),
     sa.UniqueConstraint("session_id", "name"),
+    sqlite_autoincrement=True,
 )
 
 checkpoint_heads = sa.Table(  # every durable head of a row, newest wins; earlier points stay reachable
@@ -223,6 +233,7 @@ events = sa.Table(  # who did what, append-only
     sa.Column("peer", sa.String(64), nullable=False, server_default=""),
     sa.Column("kind", sa.String(48), nullable=False),
     sa.Column("detail", sa.JSON, nullable=False),
+    sqlite_autoincrement=True,
 )
 
 labels = sa.Table(
@@ -233,6 +244,7 @@ labels = sa.Table(
     sa.Column("name", sa.String(80), nullable=False),
     sa.Column("value", sa.String(255)),
     sa.Column("created", sa.Float, nullable=False),
+    sqlite_autoincrement=True,
 )
 
 studio_labels = sa.Table(

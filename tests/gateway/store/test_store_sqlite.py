@@ -159,3 +159,16 @@ async def test_a_database_that_cannot_be_reached_is_unavailable(tmp_path: Path) 
         sa.event.remove(store._engine.sync_engine, "do_connect", refused)
         async with store.connect() as connection:
             assert (await connection.execute(sa.select(1))).scalar_one() == 1
+
+
+async def test_the_id_of_a_deleted_row_is_never_given_again(tmp_path: Path) -> None:
+    numbered = [table for table in metadata.tables.values() if table.columns[0].autoincrement is True]
+    assert len(numbered) >= 9
+
+    def statements(connection: sa.Connection) -> dict[str, str]:
+        found = connection.execute(sa.text("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
+        return {row.name: row.sql for row in found}
+
+    async with Store(url_of(tmp_path / "portico.db")) as store, store.connect() as connection:
+        made = await connection.run_sync(statements)
+    assert [table.name for table in numbered if "AUTOINCREMENT" not in made[table.name]] == []
