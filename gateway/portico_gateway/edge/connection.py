@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from typing import Protocol
+from typing import Protocol, cast
 
 from portico_gateway.edge import answers, head
 from portico_gateway.edge.head import BadHead, Head
@@ -59,7 +59,7 @@ class ClientConnection(asyncio.Protocol):
     # --- asyncio ------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop has transports of its own kind
         self.transport = transport
         peer = transport.get_extra_info("peername")
         self.local = not isinstance(peer, tuple)

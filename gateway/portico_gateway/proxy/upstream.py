@@ -3,7 +3,7 @@
 import asyncio
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from portico_gateway.errors import Unavailable
 from portico_gateway.tunnel.registry import Registry
@@ -80,7 +80,7 @@ class _Connection(asyncio.Protocol):
         self.spoiled = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop has transports of its own kind
         self.transport = transport
 
     def attach(self, protocol: asyncio.BaseProtocol) -> bytes:
