@@ -115,6 +115,8 @@ class ClientConnection(asyncio.Protocol):
         if end < 0 or end > head.MAX_HEAD:
             if len(self._buffer) > head.MAX_HEAD:
                 self.refuse(431, "the request's head is larger than 32 KiB")
+            elif (wrong := head.hopeless(self._buffer)) is not None:
+                self.refuse(wrong.status, str(wrong))
             return
         block, self._buffer = self._buffer[:end], self._buffer[end + len(END) :]
         request = self._heads.get(block)

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 
 MAX_HEAD = 32 * 1024
-MAX_FIELDS = 100
+MAX_FIELDS = 128
 MAX_TARGET = 8 * 1024
 MAX_LENGTH_DIGITS = 15
 
@@ -20,6 +20,7 @@ _LINE = re.compile(rb"([A-Z]{1,20}) ([!-\"$-~]{1,8192}) HTTP/1\.([01])")
 _FIELD = re.compile(
     rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*((?:[!-~\x80-\xff](?:[ \t!-~\x80-\xff]*[!-~\x80-\xff])?)?)[ \t]*"
 )
+_BARE_LF = re.compile(rb"(?<!\r)\n")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#@]+)(/.*)?")
 _BODY_METHODS_REFUSED = frozenset({b"CONNECT", b"TRACE", b"PRI"})
 Field = tuple[bytes, bytes, bytes]
@@ -78,9 +79,21 @@ def parse(block: bytes) -> Head:
         target = _origin_form(target, host, method)
     length = _framing(fields, minor)
     tokens = _connection(fields)
+    if sum(name == b"upgrade" for _, name, _ in fields) > 1:
+        raise BadHead(400, "more than one Upgrade")
     upgrade = next((v.lower() for _, k, v in fields if k == b"upgrade"), b"") if b"upgrade" in tokens else b""
     keep_alive = b"close" not in tokens and (minor == 1 or b"keep-alive" in tokens)
     return Head(method, target, minor, fields, host, length, keep_alive, upgrade, _expects(fields, minor))
+
+
+def hopeless(start: bytes) -> BadHead | None:
+    """What is wrong already with a head that has not come whole, so that nobody waits for its end."""
+    line, end, _ = start.partition(b"\r\n")
+    if end and _LINE.fullmatch(line) is None:
+        return BadHead(*_why_line(line))
+    if _BARE_LF.search(start) is not None:
+        return BadHead(400, "a line ends in a bare LF")
+    return None
 
 
 def _why_line(line: bytes) -> tuple[int, str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 MAX_LINE = 256
 MAX_TRAILERS = 8 * 1024
 LAST = b"0\r\n\r\n"
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:;[\t !-~\x80-\xff]*)?")
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:;(?:[\t !#-~\x80-\xff]|\"[^\"]*\")*)?")
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t !-~\x80-\xff]*")
 
 
