@@ -215,7 +215,7 @@ def _application(settings: Settings, control: Control, commands: _Commands) -> w
         routes += c.objects.routes()
     return compose(
         build_web(c.studios, c.auth, c.people, settings, c.clock),
-        build_api(ApiParts(c.studios, c.auth, c.people, c.rights, c.store, settings, c.clock)),
+        build_api(ApiParts(c.studios, c.auth, c.people, c.rights, c.labels, settings, c.clock)),
         routes,
         StudioPages(c.studios, c.auth, settings, c.clock),
         missing,

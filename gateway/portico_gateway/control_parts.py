@@ -14,6 +14,7 @@ from portico_gateway.agentapi.tokens import RunTokens, load_key
 from portico_gateway.auth.bootstrap import bootstrap
 from portico_gateway.auth.edge_answers import EdgeAnswers
 from portico_gateway.auth.keys import signing_key
+from portico_gateway.auth.labels import LabelService
 from portico_gateway.auth.links import OneUseLinks
 from portico_gateway.auth.people import PeopleService
 from portico_gateway.auth.revocations import Revocations
@@ -55,6 +56,7 @@ class Control:
     rights: RightsService
     auth: AuthService
     people: PeopleService
+    labels: LabelService
     edge: EdgeDoor
     lifecycle: Lifecycle
     studios: StudioService
@@ -121,6 +123,7 @@ async def assemble(
         rights=rights,
         auth=auth,
         people=people,
+        labels=LabelService(store, clock, rights),
         edge=edge,
         lifecycle=lifecycle,
         studios=StudioService(lifecycle, rights),

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import hashlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -332,7 +332,7 @@ class MemoryStudios:
         piece = text[offset : offset + 65536]
         return LogChunk(piece, min(len(text), offset + len(piece)), False)
 
-    async def watch(self, actor: Actor, workspace_id: int) -> AsyncIterator[StudioEvent]:
+    async def watch(self, actor: Actor, workspace_id: int) -> AsyncGenerator[StudioEvent, None]:
         queue: asyncio.Queue[StudioEvent] = asyncio.Queue()
         self.world.watchers.append(queue)
         try:

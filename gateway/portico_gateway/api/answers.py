@@ -7,10 +7,21 @@ from typing import Any
 import msgspec
 
 from portico_gateway.auth.values import Member, User, Workspace
-from portico_gateway.studios.values import CheckpointView, ComputeEnv, ProgressStep, Status, StudioView, Template
+from portico_gateway.studios.values import (
+    CheckpointView,
+    ComputeEnv,
+    ProgressStep,
+    Status,
+    StopReason,
+    StudioView,
+    Template,
+)
 
 CHECKPOINT_STATUS = {"pending": "empty", "saved": "interim", "sealed": "finalized", "failed": "invalid"}
 PROGRESS_STATUS = {"started": "in-progress", "done": "succeeded", "failed": "errored"}
+
+STOP_REASONS = frozenset(StopReason) - {StopReason.USER, StopReason.IDLE}
+"""Those that clients know; the message tells of the others."""
 
 
 class Dto(msgspec.Struct, rename="camel", kw_only=True):
@@ -106,7 +117,7 @@ class StudioDto(Dto):
     progress: list[ProgressDto]
     is_private: bool
     allowed_users: list[UserInfo] | None
-    labels: list[LabelDto]
+    labels: list[LabelDto] | None
     parent_checkpoint: ParentDto | None
     mounted_data_links: list[dict[str, str]]
     base_image: str | None = None
@@ -128,7 +139,8 @@ class CheckpointDto(Dto):
     status: str
     author: UserInfo
     date_created: str
-    date_saved: str | None
+    date_saved: str
+    """Clients expect one always: until something is saved it is the date it was begun; `status` tells."""
     size: int = 0
     uploaded: int = 0
     reason: str = ""
@@ -194,6 +206,25 @@ def compute_env(value: ComputeEnv) -> ComputeEnvDto:
     return ComputeEnvDto(id=value.id, name=value.name, platform=value.platform, region=value.region)
 
 
+def environment(value: ComputeEnv, *, resources: bool = True) -> dict[str, Any]:
+    """A compute environment as lists of them show it."""
+    have = {"cpus": value.cpus, "memory": value.memory, "gpus": value.gpus, "gpuEnabled": value.gpus > 0}
+    return {
+        "id": value.id,
+        "name": value.name,
+        "platform": value.platform,
+        "region": value.region,
+        "status": value.status,
+        "message": value.isolation_note,
+        "primary": True,
+        "workDir": "",
+        "credentialsId": None,
+        "labels": None,
+        "resources": have if resources else None,
+        "isolation": value.isolation,
+    }
+
+
 def template(value: Template) -> TemplateDto:
     return TemplateDto(repository=value.repository, icon=value.icon, tool=value.tool, status=value.status)
 
@@ -207,7 +238,7 @@ def status_info(view: StudioView) -> StatusInfo:
         status=status_name(view.status),
         message=view.status_message,
         last_update=when(view.status_at) or "",
-        stop_reason=view.stop_reason.value if view.stop_reason else None,
+        stop_reason=view.stop_reason.value if view.stop_reason in STOP_REASONS else None,
     )
 
 
@@ -216,7 +247,7 @@ def progress(step: ProgressStep) -> ProgressDto:
     return ProgressDto(status=PROGRESS_STATUS.get(step.state, "pending"), message=text, warnings=[])
 
 
-def studio(view: StudioView, users: dict[int, User]) -> StudioDto:
+def studio(view: StudioView, users: dict[int, User], *, labels: bool = True) -> StudioDto:
     c, env = view.configuration, view.compute_env
     return StudioDto(
         session_id=view.session_id,
@@ -249,7 +280,7 @@ def studio(view: StudioView, users: dict[int, User]) -> StudioDto:
         progress=[progress(step) for step in view.progress],
         is_private=view.is_private,
         allowed_users=[user(users[i]) for i in view.allowed_user_ids if i in users],
-        labels=[LabelDto(id=i, name=name, value=value) for i, name, value in view.labels],
+        labels=[LabelDto(id=i, name=name, value=value) for i, name, value in view.labels] if labels else None,
         parent_checkpoint=ParentDto(
             checkpoint_id=view.parent.checkpoint_id,
             checkpoint_name=view.parent.checkpoint_name,
@@ -275,7 +306,7 @@ def checkpoint(view: CheckpointView) -> CheckpointDto:
         status=CHECKPOINT_STATUS.get(view.status, "invalid"),
         author=user(author),
         date_created=when(view.created) or "",
-        date_saved=when(view.saved),
+        date_saved=when(view.saved if view.saved is not None else view.created) or "",
         size=view.content_bytes,
         uploaded=view.uploaded_bytes,
         reason=view.reason,

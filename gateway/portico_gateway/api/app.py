@@ -3,16 +3,16 @@
 import logging
 from collections.abc import Awaitable, Callable
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
-from portico_gateway.api import openapi, people, studios
+from portico_gateway.api import event_stream, openapi, people, studios
 from portico_gateway.api.doors import Parts
 from portico_gateway.api.requests import MAX_BODY, actor_of
 from portico_gateway.api.table import Route, answer
 from portico_gateway.auth.values import Actor, User
-from portico_gateway.errors import PorticoError
+from portico_gateway.errors import Conflict, PorticoError
 
-ROUTES: tuple[Route, ...] = (*people.ROUTES, *studios.ROUTES)
+ROUTES: tuple[Route, ...] = (*people.ROUTES, *studios.ROUTES, *event_stream.ROUTES)
 NOBODY = Actor(User(0, "", ""), "")
 _log = logging.getLogger(__name__)
 
@@ -20,6 +20,8 @@ _log = logging.getLogger(__name__)
 def build_api(parts: Parts) -> web.Application:
     """Every route of the table, each behind the same check of who asks."""
     app = web.Application(middlewares=[_speak_json], client_max_size=MAX_BODY)
+    app[event_stream.STREAMS] = streams = event_stream.EventStreams(parts)
+    app.on_shutdown.append(streams.close)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, _bind(parts, route))
     app.router.add_get("/openapi.json", _description)
@@ -29,7 +31,10 @@ def build_api(parts: Parts) -> web.Application:
 def _bind(parts: Parts, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
         actor = NOBODY if route.public else await actor_of(parts, request)
-        return await route.handler(parts, request, actor)
+        try:
+            return await route.handler(parts, request, actor)
+        except Conflict as error:
+            return answer({"message": error.message}, route.conflict)
 
     return handle
 
@@ -47,8 +52,12 @@ async def _speak_json(
         response = await handler(request)
     except PorticoError as error:
         response = answer({"message": error.message}, error.status)
+        if error.status == 401:
+            response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
     except web.HTTPException as error:
         response = answer({"message": _sentence(error)}, error.status)
+        if hdrs.ALLOW in error.headers:
+            response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
     except Exception:
         _log.exception("the API failed on %s %s", request.method, request.path[:200])
         response = answer({"message": "Portico made a mistake here; its log says more. Nothing was changed."}, 500)

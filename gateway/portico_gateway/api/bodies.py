@@ -109,7 +109,9 @@ class WorkspaceSettings(Body):
     lifespan_hours: Annotated[int, Meta(ge=0, le=120)] | UnsetType | None = UNSET
     container_repository: str | None = None
     name_strategy: str | None = None
-    private_studio_by_default: bool | UnsetType = UNSET
+    private_studio_by_default: bool | None = None
+    launch_may_start: bool | None = None
+    """Portico's own: whether the role Launch starts and stops studios."""
 
 
 class InviteMember(Body):

@@ -4,9 +4,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from portico_gateway.auth.values import Action, Actor, StudioRights, User
+from portico_gateway.auth.values import (
+    Action,
+    Actor,
+    Label,
+    PolicyChange,
+    StudioRights,
+    User,
+    WorkspacePolicy,
+)
 from portico_gateway.settings import Settings
-from portico_gateway.store.engine import Store
 from portico_gateway.studios.values import Studios
 from portico_gateway.web import doors
 from portico_shared.clock import Clock
@@ -16,10 +23,22 @@ class ApiAuth(doors.Auth, Protocol):
     async def actor_from_bearer(self, token: str, peer: str) -> tuple[Actor, float | None] | None: ...
 
 
+class ApiPeople(doors.People, Protocol):
+    async def policy(self, actor: Actor, workspace_id: int) -> WorkspacePolicy: ...
+
+    async def change_policy(self, actor: Actor, workspace_id: int, change: PolicyChange) -> None: ...
+
+
 class ApiRights(Protocol):
     async def authorise(self, actor: Actor, action: Action, target: StudioRights | int) -> None: ...
 
     async def users(self, ids: Iterable[int]) -> dict[int, User]: ...
+
+
+class ApiLabels(Protocol):
+    async def of_workspace(self, actor: Actor, workspace_id: int, search: str = "") -> tuple[Label, ...]: ...
+
+    async def add(self, actor: Actor, workspace_id: int, name: str, value: str | None) -> Label: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +47,8 @@ class Parts:
 
     studios: Studios
     auth: ApiAuth
-    people: doors.People
+    people: ApiPeople
     rights: ApiRights
-    store: Store
+    labels: ApiLabels
     settings: Settings
     clock: Clock

@@ -47,10 +47,20 @@ def describe(routes: Sequence[Route]) -> bytes:
     )
 
 
+def _schema(parameter: str) -> dict[str, Any]:
+    if parameter in ("max", "offset"):
+        return {"type": "integer", "format": "int32", "minimum": 0}
+    if parameter.endswith("Id") and parameter not in ("sessionId", "computeEnvId"):
+        return {"type": "integer", "format": "int64"}
+    if parameter == "attributes":
+        return {"type": "array", "items": {"type": "string"}}
+    return {"type": "boolean" if parameter == "autoStart" else "string"}
+
+
 def _operation(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
     names = re.findall(r"\{(\w+)\}", route.path)
-    parameters = [{"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names]
-    parameters += [{"name": n, "in": "query", "required": False, "schema": {"type": "string"}} for n in route.query]
+    parameters = [{"name": n, "in": "path", "required": True, "schema": _schema(n)} for n in names]
+    parameters += [{"name": n, "in": "query", "required": False, "schema": _schema(n)} for n in route.query]
     done: dict[str, Any] = {"description": "done"}
     if isinstance(route.answer, type) and route.status != 204:
         kind = "text/event-stream" if route.answer is str else "application/json"

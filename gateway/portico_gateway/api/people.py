@@ -1,22 +1,17 @@
 """Routes of people, tokens, labels, compute environments and workspace settings."""
 
-import msgspec
-import sqlalchemy as sa
 from aiohttp import web
 
 from portico_gateway import __version__
 from portico_gateway.api import answers, bodies
 from portico_gateway.api.doors import Parts
-from portico_gateway.api.requests import MAX_BODY, body, path_number, text, workspace_id
+from portico_gateway.api.requests import MAX_BODY, body, page_of, path_number, text, workspace_id
 from portico_gateway.api.table import Route, answer
-from portico_gateway.auth.values import Action, Actor, Role, Workspace
-from portico_gateway.errors import BadRequest, NotFound
-from portico_gateway.store.tables import labels, workspaces
-from portico_gateway.studios.values import ComputeEnv
+from portico_gateway.auth.values import Action, Actor, Label, PolicyChange, Role, Workspace
+from portico_gateway.errors import BadRequest, Gone, NotFound
 
 API_VERSION = "1.187.0"
 """The version of Seqera's API whose studio part this follows."""
-MOST_LABELS = 1000
 
 
 async def service_info(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
@@ -72,7 +67,7 @@ async def org_members(parts: Parts, request: web.Request, actor: Actor) -> web.S
         for member in await parts.people.members(actor, each.id):
             if wanted in member.user.user_name or wanted in member.user.email:
                 rows.setdefault(member.user.id, answers.member(member))
-    return answer({"members": list(rows.values()), "totalSize": len(rows)})
+    return answer({"members": page_of(request, list(rows.values())), "totalSize": len(rows)})
 
 
 async def list_members(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
@@ -122,7 +117,9 @@ async def list_tokens(parts: Parts, request: web.Request, actor: Actor) -> web.S
 async def create_token(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
     given = await body(request, bodies.CreateToken)
     secret = await parts.auth.make_token(actor, given.name, given.days)
-    made = next(t for t in await parts.auth.tokens(actor) if t.name == given.name.strip())
+    made = next((t for t in await parts.auth.tokens(actor) if t.name == given.name.strip()), None)
+    if made is None:
+        raise Gone("this token was deleted at the same time")
     row = {"id": made.id, "name": made.name, "dateCreated": answers.when(made.created)}
     return answer({"accessKey": secret, "token": row}, 201)
 
@@ -132,26 +129,10 @@ async def delete_token(parts: Parts, request: web.Request, actor: Actor) -> web.
     return answer(None)
 
 
-def _environment(env: ComputeEnv) -> dict[str, object]:
-    return {
-        "id": env.id,
-        "name": env.name,
-        "platform": env.platform,
-        "region": env.region,
-        "status": env.status,
-        "message": env.isolation_note,
-        "primary": True,
-        "workDir": "",
-        "credentialsId": None,
-        "resources": {"cpus": env.cpus, "memory": env.memory, "gpus": env.gpus, "gpuEnabled": env.gpus > 0},
-        "isolation": env.isolation,
-    }
-
-
 async def list_compute_envs(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
     await parts.rights.authorise(actor, Action.STUDIO_READ, await workspace_id(parts, request, actor))
     wanted = text(request, "status")
-    found = [_environment(env) for env in parts.studios.compute_envs() if not wanted or env.status == wanted]
+    found = [answers.environment(env) for env in parts.studios.compute_envs() if not wanted or env.status == wanted]
     return answer({"computeEnvs": found})
 
 
@@ -159,7 +140,7 @@ async def describe_compute_env(parts: Parts, request: web.Request, actor: Actor)
     await parts.rights.authorise(actor, Action.STUDIO_READ, await workspace_id(parts, request, actor))
     for env in parts.studios.compute_envs():
         if env.id == request.match_info["computeEnvId"]:
-            return answer({"computeEnv": _environment(env)})
+            return answer({"computeEnv": answers.environment(env)})
     raise NotFound("no such compute environment")
 
 
@@ -168,34 +149,20 @@ async def data_links(parts: Parts, request: web.Request, actor: Actor) -> web.St
     return answer({"dataLinks": [], "totalSize": 0})
 
 
+def _label(found: Label) -> answers.LabelDto:
+    return answers.LabelDto(id=found.id, name=found.name, value=found.value, date_created=answers.when(found.created))
+
+
 async def list_labels(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
-    where = await workspace_id(parts, request, actor)
-    await parts.rights.authorise(actor, Action.STUDIO_READ, where)
-    async with parts.store.connect() as connection:
-        query = sa.select(labels).where(labels.c.workspace_id == where).order_by(labels.c.name)
-        rows = (await connection.execute(query)).all()
-    found = [answers.LabelDto(id=r.id, name=r.name, value=r.value, date_created=answers.when(r.created)) for r in rows]
-    return answer({"labels": found, "totalSize": len(found)})
+    where, wanted = await workspace_id(parts, request, actor), text(request, "search")
+    rows = [_label(each) for each in await parts.labels.of_workspace(actor, where, wanted)]
+    return answer({"labels": page_of(request, rows), "totalSize": len(rows)})
 
 
 async def create_label(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
     given = await body(request, bodies.CreateLabel)
     where = await workspace_id(parts, request, actor)
-    await parts.rights.authorise(actor, Action.STUDIO_WRITE, where)
-    now = parts.clock.now()
-    async with parts.store.begin() as connection:
-        same = sa.and_(labels.c.workspace_id == where, labels.c.name == given.name, labels.c.value.is_(given.value))
-        known = (await connection.execute(sa.select(labels.c.id).where(same))).scalar()
-        count = sa.select(sa.func.count()).select_from(labels).where(labels.c.workspace_id == where)
-        if known is None and ((await connection.execute(count)).scalar() or 0) >= MOST_LABELS:
-            raise BadRequest(f"a workspace has at most {MOST_LABELS} labels")
-        if known is None:
-            made = await connection.execute(
-                labels.insert().values(workspace_id=where, name=given.name, value=given.value, created=now)
-            )
-            assert made.inserted_primary_key is not None
-            known = made.inserted_primary_key[0]
-    return answer(answers.LabelDto(id=known, name=given.name, value=given.value, date_created=answers.when(now)))
+    return answer(_label(await parts.labels.add(actor, where, given.name, given.value)))
 
 
 async def _workspace(parts: Parts, request: web.Request, actor: Actor) -> Workspace:
@@ -208,14 +175,13 @@ async def _workspace(parts: Parts, request: web.Request, actor: Actor) -> Worksp
 
 async def read_settings(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
     where = await _workspace(parts, request, actor)
-    await parts.rights.authorise(actor, Action.SETTINGS_READ, where.id)
-    async with parts.store.connect() as connection:
-        row = (await connection.execute(sa.select(workspaces).where(workspaces.c.id == where.id))).one()
+    policy = await parts.people.policy(actor, where.id)
     found = {
         "orgId": where.org_id,
         "wspId": where.id,
-        "lifespanHours": row.lifespan_hours,
-        "privateStudioByDefault": row.private_by_default,
+        "lifespanHours": policy.lifespan_hours,
+        "privateStudioByDefault": policy.private_by_default,
+        "launchMayStart": policy.launch_may_start,
         "containerRepository": None,
         "nameStrategy": None,
     }
@@ -225,15 +191,13 @@ async def read_settings(parts: Parts, request: web.Request, actor: Actor) -> web
 async def write_settings(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
     given = await body(request, bodies.WorkspaceSettings)
     where = await _workspace(parts, request, actor)
-    await parts.rights.authorise(actor, Action.SETTINGS_WRITE, where.id)
-    values: dict[str, object] = {}
-    if given.lifespan_hours is not msgspec.UNSET:
-        values["lifespan_hours"] = given.lifespan_hours
-    if given.private_studio_by_default is not msgspec.UNSET:
-        values["private_by_default"] = given.private_studio_by_default
-    if values:
-        async with parts.store.begin() as connection:
-            await connection.execute(workspaces.update().where(workspaces.c.id == where.id).values(**values))
+    change = PolicyChange(
+        lifespan_hours=given.lifespan_hours if isinstance(given.lifespan_hours, int) else None,
+        free_lifespan=given.lifespan_hours is None,
+        private_by_default=given.private_studio_by_default,
+        launch_may_start=given.launch_may_start,
+    )
+    await parts.people.change_policy(actor, where.id, change)
     return answer(None)
 
 
@@ -345,7 +309,14 @@ ROUTES: tuple[Route, ...] = (
         handler=data_links,
         query=("workspaceId", "search", "max", "offset"),
     ),
-    Route(method="GET", path="/labels", name="ListLabels", summary="Labels", handler=list_labels, query=W),
+    Route(
+        method="GET",
+        path="/labels",
+        name="ListLabels",
+        summary="Labels",
+        handler=list_labels,
+        query=("workspaceId", "search", "max", "offset"),
+    ),
     Route(
         method="POST",
         path="/labels",

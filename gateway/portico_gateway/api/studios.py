@@ -1,16 +1,22 @@
 """Routes of studios and their checkpoints."""
 
-import asyncio
-import contextlib
-import json
-
 from aiohttp import web
 
 from portico_gateway.api import answers, bodies
 from portico_gateway.api.doors import Parts
-from portico_gateway.api.requests import body, number, path_number, text, workspace_id
+from portico_gateway.api.requests import (
+    MAX_OFFSET,
+    body,
+    number,
+    page_of,
+    path_number,
+    text,
+    window,
+    words,
+    workspace_id,
+)
 from portico_gateway.api.table import Route, answer
-from portico_gateway.auth.values import Actor
+from portico_gateway.auth.values import Action, Actor
 from portico_gateway.errors import BadRequest, NotFound
 from portico_gateway.studios.values import (
     Configuration,
@@ -18,14 +24,9 @@ from portico_gateway.studios.values import (
     NewStudio,
     StartOverride,
     StudioChange,
-    StudioEvent,
     StudioView,
 )
 from portico_shared.ids import is_session_id
-
-MAX_PAGE = 100
-MAX_OFFSET = 10**9
-HEARTBEAT = 15.0
 
 
 async def _view(parts: Parts, request: web.Request, actor: Actor) -> StudioView:
@@ -60,14 +61,12 @@ def _configuration(given: bodies.ConfigurationBody | None, base: Configuration) 
 
 
 async def list_studios(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
-    page = await parts.studios.list_studios(
-        actor,
-        await workspace_id(parts, request, actor),
-        search=text(request, "search"),
-        offset=number(request, "offset", 0, MAX_OFFSET),
-        limit=number(request, "max", MAX_PAGE, MAX_PAGE) or MAX_PAGE,
-    )
-    studios = [await _dto(parts, view) for view in page.studios]
+    where, (offset, limit) = await workspace_id(parts, request, actor), window(request)
+    page = await parts.studios.list_studios(actor, where, search=text(request, "search"), offset=offset, limit=limit)
+    named = {user for view in page.studios for user in view.allowed_user_ids}
+    users = await parts.rights.users(named) if named else {}
+    labels = "labels" in words(request, "attributes")
+    studios = [answers.studio(view, users, labels=labels) for view in page.studios]
     return answer(answers.StudioList(studios=studios, total_size=page.total))
 
 
@@ -101,12 +100,13 @@ async def validate(parts: Parts, request: web.Request, actor: Actor) -> web.Stre
 
 
 async def templates(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
+    await parts.rights.authorise(actor, Action.STUDIO_READ, await workspace_id(parts, request, actor))
     found = [answers.template(each) for each in parts.studios.templates()]
-    offset, limit = number(request, "offset", 0, MAX_OFFSET), number(request, "max", MAX_PAGE, MAX_PAGE)
-    return answer(answers.TemplateList(templates=found[offset : offset + limit], total_size=len(found)))
+    return answer(answers.TemplateList(templates=page_of(request, found), total_size=len(found)))
 
 
 async def mounted_data_links(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
+    await parts.rights.authorise(actor, Action.STUDIO_EXECUTE, await workspace_id(parts, request, actor))
     return answer({"dataLinkIds": []})
 
 
@@ -146,9 +146,13 @@ async def start(parts: Parts, request: web.Request, actor: Actor) -> web.StreamR
     if given.configuration is not None or given.checkpoint_id is not None:
         changed = _configuration(given.configuration, view.configuration) if given.configuration else None
         override = StartOverride(configuration=changed, checkpoint_id=given.checkpoint_id)
-    if given.name or given.description is not None or given.label_ids is not None:
-        labels = tuple(given.label_ids) if given.label_ids is not None else None
-        change = StudioChange(name=given.name, description=given.description, label_ids=labels)
+    change = StudioChange(
+        name=given.name,
+        description=given.description,
+        label_ids=tuple(given.label_ids) if given.label_ids is not None else None,
+        allowed_user_ids=tuple(given.allowed_user_ids) if given.allowed_user_ids is not None else None,
+    )
+    if change != StudioChange():
         await parts.studios.update(actor, view.session_id, change)
     return answer(_submitted(await parts.studios.start(actor, view.session_id, override)))
 
@@ -180,18 +184,16 @@ async def fork(parts: Parts, request: web.Request, actor: Actor) -> web.StreamRe
 
 async def compatible_ce(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
     await _view(parts, request, actor)
-    found = [answers.compute_env(each) for each in parts.studios.compute_envs()]
+    resources = "resources" in words(request, "attributes")
+    found = [answers.environment(each, resources=resources) for each in parts.studios.compute_envs()]
     return answer({"computeEnvs": found})
 
 
 async def list_checkpoints(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
     view = await _view(parts, request, actor)
+    offset, limit = window(request)
     page = await parts.studios.list_checkpoints(
-        actor,
-        view.session_id,
-        search=text(request, "search"),
-        offset=number(request, "offset", 0, MAX_OFFSET),
-        limit=number(request, "max", MAX_PAGE, MAX_PAGE) or MAX_PAGE,
+        actor, view.session_id, search=text(request, "search"), offset=offset, limit=limit
     )
     rows = [answers.checkpoint(each) for each in page.checkpoints]
     return answer(answers.CheckpointList(checkpoints=rows, total_size=page.total))
@@ -227,31 +229,6 @@ async def logs(parts: Parts, request: web.Request, actor: Actor) -> web.StreamRe
         actor, view.session_id, stream=stream, offset=number(request, "offset", 0, MAX_OFFSET)
     )
     return answer(answers.LogAnswer(text=chunk.text, next_offset=chunk.next_offset, ended=chunk.ended))
-
-
-async def events(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
-    """Server-sent events: one per change in the workspace, `data: {"sessionId", "kind"}`."""
-    source = parts.studios.watch(actor, path_number(request, "workspaceId"))
-    pending: asyncio.Future[StudioEvent] = asyncio.ensure_future(anext(source))
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
-    await response.prepare(request)
-    try:
-        while True:
-            done, _ = await asyncio.wait({pending}, timeout=HEARTBEAT)
-            if not done:
-                await response.write(b": still here\n\n")
-                continue
-            event = pending.result()
-            data = json.dumps({"sessionId": event.session_id, "kind": event.kind})
-            await response.write(f"data: {data}\n\n".encode())
-            pending = asyncio.ensure_future(anext(source))
-    except (ConnectionError, StopAsyncIteration):
-        pass
-    finally:
-        pending.cancel()
-        with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
-            await pending
-    return response
 
 
 W = ("workspaceId",)
@@ -332,6 +309,7 @@ ROUTES: tuple[Route, ...] = (
         name="DeleteDataStudio",
         summary="Delete a studio",
         handler=delete,
+        conflict=400,
         answer=None,
         status=204,
         query=W,
@@ -361,6 +339,7 @@ ROUTES: tuple[Route, ...] = (
         name="ExtendDataStudioLifespan",
         summary="Extend the lifespan",
         handler=extend,
+        conflict=400,
         answer=Dto,
         query=W,
     ),
@@ -430,13 +409,5 @@ ROUTES: tuple[Route, ...] = (
         handler=logs,
         answer=answers.LogAnswer,
         query=("workspaceId", "offset", "stream"),
-    ),
-    Route(
-        method="GET",
-        path="/workspaces/{workspaceId}/events",
-        name="WorkspaceEvents",
-        summary="Changes as they happen (server-sent events)",
-        handler=events,
-        answer=str,
     ),
 )

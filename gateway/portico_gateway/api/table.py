@@ -25,6 +25,8 @@ class Route:
     status: int = 200
     query: tuple[str, ...] = ()
     public: bool = False
+    conflict: int = 409
+    """The status when the present state does not allow it; clients know 400 in some places."""
 
 
 def answer(value: object, status: int = 200) -> web.Response:

@@ -61,7 +61,8 @@ async def checkpoints(workspace: str | None, output: str, studio: str) -> None:
             return "No checkpoints yet: the first is made when the studio starts."
         rows = table_of("id", "name", "status", "saved")
         for row in page["checkpoints"]:
-            rows.add_row(str(row["id"]), row["name"], row["status"], row.get("dateSaved") or "")
+            saved = row["dateSaved"] if row["status"] in ("interim", "finalized") else ""
+            rows.add_row(str(row["id"]), row["name"], row["status"], saved)
         return rows
 
     show(page, output, table)

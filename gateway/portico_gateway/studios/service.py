@@ -1,7 +1,7 @@
 """`StudioService`: everything that can be done with studios, rights and values checked here, for every door alike."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 
 from portico_gateway.auth.values import Action, Actor
@@ -341,7 +341,7 @@ class StudioService:
         over = pair.run.ended is not None
         return await asyncio.to_thread(self._parts.logs.read, pair.run.id, stream, offset, over=over)
 
-    async def watch(self, actor: Actor, workspace_id: int) -> AsyncIterator[StudioEvent]:
+    async def watch(self, actor: Actor, workspace_id: int) -> AsyncGenerator[StudioEvent, None]:
         await self._rights.authorise(actor, Action.STUDIO_READ, workspace_id)
         checked = self._parts.clock.monotonic()
         events = self._parts.hub.watch(workspace_id)

@@ -1,7 +1,7 @@
 """Studios, runs and checkpoints as frozen values: what API, UI and CLI see."""
 
 import enum
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -267,6 +267,6 @@ class Studios(Protocol):
         """The latest run's log from `offset` on, at most 256 KiB a call. Streams: 'all', 'agent', 'tool', 'build'."""
         ...
 
-    def watch(self, actor: Actor, workspace_id: int) -> AsyncIterator[StudioEvent]:
+    def watch(self, actor: Actor, workspace_id: int) -> AsyncGenerator[StudioEvent, None]:
         """Changes in a workspace as they happen, until the iterator is closed."""
         ...
