@@ -24,3 +24,14 @@ def _finished(task: asyncio.Task[Any]) -> None:
     _running.discard(task)
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.error("task %s failed", task.get_name(), exc_info=error)
+
+
+def heed_cancellation() -> None:
+    """Raise CancelledError if the current task was asked to end and nobody noticed.
+
+    Before Python 3.12 `asyncio.wait_for` swallows a cancellation that comes in the same moment as its result. Call
+    this after awaiting a library that uses it, wherever a loop would go on for ever otherwise.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

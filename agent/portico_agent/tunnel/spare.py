@@ -63,21 +63,17 @@ class SpareReader:
         return events
 
     def _head(self) -> Event | None:
-        end = self._buffer.find(b"\r\n\r\n", 0, MAX_HEAD)
-        if end < 0:
-            if len(self._buffer) >= MAX_HEAD:
-                self.stage = Stage.OVER
-                raise Fault(f"an answer of more than {MAX_HEAD} bytes to the upgrade")
-            return None
-        status = _STATUS.match(bytes(self._buffer[:end]) + b"\r\n")
-        del self._buffer[: end + 4]
-        if status is None:
+        try:
+            status = read_status(self._buffer)
+        except Fault:
             self.stage = Stage.OVER
-            raise Fault("no HTTP/1.1 answer to the upgrade")
-        if status[1] != b"101":
+            raise
+        if status is None:
+            return None
+        if status != 101:
             self.stage = Stage.OVER
             self._buffer.clear()
-            return Declined(int(status[1]))
+            return Declined(status)
         self.stage = Stage.SPARE
         return Accepted()
 
@@ -99,3 +95,17 @@ class SpareReader:
             raise Fault(str(error)) from error
         self.stage = Stage.CLAIMED
         return Claimed(claim)
+
+
+def read_status(buffer: bytearray) -> int | None:
+    """The status of an HTTP/1.1 answer; its head is cut off the buffer. None = not whole yet. Raises Fault."""
+    end = buffer.find(b"\r\n\r\n", 0, MAX_HEAD)
+    if end < 0:
+        if len(buffer) >= MAX_HEAD:
+            raise Fault(f"an answer of more than {MAX_HEAD} bytes to the upgrade")
+        return None
+    status = _STATUS.match(bytes(buffer[: end + 2]))
+    del buffer[: end + 4]
+    if status is None:
+        raise Fault("no HTTP/1.1 answer to the upgrade")
+    return int(status[1])
