@@ -14,6 +14,11 @@ USER_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f]{1,189}")
 
 
+def row_id(text: str) -> int | None:
+    """A row's id that came as text; None = it cannot be one."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
 def to_user(row: sa.Row[tuple[object, ...]]) -> User:
     m = row._mapping
     return User(

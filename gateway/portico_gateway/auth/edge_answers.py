@@ -1,5 +1,6 @@
 """What the edge asks about people, answered: tokens, handover codes, renewals."""
 
+from portico_gateway.auth import accounts
 from portico_gateway.auth.revocations import Revocations
 from portico_gateway.auth.rights import RightsService
 from portico_gateway.auth.service import AuthService
@@ -42,7 +43,8 @@ class EdgeAnswers:
                     return await self._cookie(question.id, actor, question.session_id, generation, location)
                 case Renew():
                     claims = self._cookies.read(question.cookie, question.session_id)
-                    found = await self._auth.actor_of(int(claims.sub), claims.sid, "")
+                    user_id = accounts.row_id(claims.sub)
+                    found = await self._auth.actor_of(user_id, claims.sid, "") if user_id is not None else None
                     if found is None:
                         raise Unauthenticated("signed out")
                     return await self._cookie(question.id, found, question.session_id, generation, "")

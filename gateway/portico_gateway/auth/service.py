@@ -136,12 +136,13 @@ class AuthService:
 
     async def actor_of(self, user_id: int, sign_in: str, peer: str) -> Actor | None:
         """Somebody the edge already knows; None when their sign-in or token counts no more."""
-        now = self._clock.now()
+        now, number = self._clock.now(), accounts.row_id(sign_in[1:])
+        if number is None:
+            return None
         async with self._store.connect() as connection:
             user = await accounts.by_id(connection, user_id)
-            if user is None or user.disabled or not sign_in[1:].isdigit():
+            if user is None or user.disabled:
                 return None
-            number = int(sign_in[1:])
             if sign_in[0] == "t":
                 alive = any(
                     t.id == number and (t.expires is None or t.expires > now)

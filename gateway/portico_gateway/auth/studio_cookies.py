@@ -56,5 +56,5 @@ class StudioCookies:
             if decoded["header"].get("typ") != TYPE:
                 raise Unauthenticated("not a studio cookie")
             return msgspec.convert(decoded["payload"], StudioCookie)
-        except (jwt.InvalidTokenError, msgspec.ValidationError) as error:
+        except (jwt.InvalidTokenError, msgspec.ValidationError, UnicodeEncodeError) as error:
             raise Unauthenticated("not a studio cookie") from error
