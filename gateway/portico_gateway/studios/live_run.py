@@ -29,9 +29,12 @@ from portico_shared.messages import Status as AgentStatus
 INSPECT_EVERY = 5.0
 INSPECT_LEAVING = 0.5
 COMMAND_TIMEOUT = 10.0
-FINISH_AGAIN = 5.0
+AGAIN = 2.0
 LINGER = 20.0
 """Seconds a run may take to be gone after it said that it left."""
+
+FINAL = ("stop", "signal")
+"""Reasons of a run's last checkpoint: asked to stop, or told to by its machine."""
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +63,7 @@ class LiveRun:
         self._contact = parts.clock.monotonic()
         self._tunnels: dict[str, int] = {}
         self._newest = (0, -1)
+        self._unwritten: dict[str, Any] = {}
         self._wake = asyncio.Event()
         self._left = asyncio.Event()
         self._stop_asked = asyncio.Event()
@@ -143,38 +147,26 @@ class LiveRun:
         self._newest = (status.agent, status.seq)
         self.on_contact()
         before, self.status = self.status, status
-        await self._take(status, before)
         if restarted and self._stop_asked.is_set():
             self._tell_again.set()  # the new agent does not know yet
         self.changed.set()
+        await self._take(status, before)
 
     async def _take(self, status: AgentStatus, before: AgentStatus | None) -> None:
-        if 0 < status.tool_port < 65536 and status.tool_port != self.run.tool_port:
-            await self.update(tool_port=status.tool_port)
-            await self.parts.routes.put(self.studio, self.run.tool_port)
-        launched = status.tool != "none" or status.phase in ("launching", "running", "stopping")
-        if launched and not self.run.launched:
-            await self.update(launched=True)
         if status.phase == "left":
             self._left.set()
+        if status.phase == "left" or status.tool == "exited":
             self._wake.set()
-        if status.tool == "exited" and status.phase not in ("stopping", "left"):
-            await self._tool_ended(status)
         if before is None or (before.phase, before.done) != (status.phase, status.done):
             self.parts.tell(self.studio, "progress")
-
-    async def _tool_ended(self, status: AgentStatus) -> None:
-        """The tool ended by itself: save what there is, then say how it ended."""
-        if self._stop_asked.is_set():
-            return
-        asked_inside = self.studio.status is Status.RUNNING and status.exit_code == 0
-        if not asked_inside:
-            self.problem = await self.with_last_lines(f"The tool ended{_exit_words(status.exit_code)}.")
-        with contextlib.suppress(Conflict):
-            if self.problem:
-                await self.stop(None, self.problem)
-            else:
-                await self.stop(StopReason.USER, "The tool was shut down from inside.")
+        news: dict[str, Any] = {}
+        if 0 < status.tool_port < 65536 and status.tool_port != self.run.tool_port:
+            news["tool_port"] = status.tool_port
+            await self.parts.routes.put(self.studio, status.tool_port)
+        if status.tool in ("starting", "up") or status.phase in ("launching", "running"):
+            news["launched"] = True
+        if any(getattr(self.run, name) != value for name, value in news.items()):
+            await self.update(**news)
 
     async def on_report(self, report: Report) -> None:
         self.on_contact()
@@ -186,8 +178,6 @@ class LiveRun:
                     self.failed_step = f"{report.name}: {report.detail}"[:2000]
                 self.parts.tell(self.studio, "progress")
             case CheckpointDone():
-                if report.ok and report.reason == "stop":
-                    await self.update(final_saved=True)
                 if not report.ok:
                     await self._warn(f"A checkpoint could not be saved: {report.detail}")
                 self.parts.tell(self.studio, "checkpoint")
@@ -195,12 +185,11 @@ class LiveRun:
                 await self._warn(report.detail)
 
     async def on_commit(self, reason: str) -> None:
-        """A checkpoint of this run became durable."""
+        """A checkpoint of this run became durable. Only when it was the last one may the volume go with the run."""
         self.on_contact()
-        if reason == "stop":
-            await self.update(final_saved=True)
-        elif not self.run.launched:
-            await self.update(launched=True)
+        final = reason in FINAL
+        if self.run.final_saved != final or not self.run.launched:
+            await self.update(final_saved=final, launched=True)
         self.parts.tell(self.studio, "checkpoint")
 
     async def _warn(self, text: str) -> None:
@@ -214,20 +203,25 @@ class LiveRun:
 
     async def drive(self) -> None:
         """From wherever the store says it is to its end."""
-        try:
-            ending = await self._live()
-        except Exception:
-            _log.exception("run %s of studio %s: lost its way", self.run.id, self.studio.session_id)
-            ending = Ending(Event.FAILED, "Portico made a mistake while it looked after this run; its log says more.")
+        while not self._ending.done():
+            try:
+                await self._live()
+            except* PorticoError as errors:  # the store is away, say: a run does not end for that
+                _log.warning("run %s: %s; going on in a moment", self.run.id, errors.exceptions[0])
+                await self.parts.clock.sleep(AGAIN)
+            except* Exception:
+                _log.exception("run %s of studio %s: lost its way", self.run.id, self.studio.session_id)
+                self.end(Event.FAILED, "Portico made a mistake while it looked after this run; its log says more.")
         while not self.over.is_set():
             try:
-                await self._finish(ending)
+                await self._finish(self._ending.result())
                 self.over.set()
-            except Exception:  # the store is away, say: each step may be repeated
+            except Exception:  # each step may be repeated
                 _log.exception("run %s: could not write down its end; trying again", self.run.id)
-                await self.parts.clock.sleep(FINISH_AGAIN)
+                await self.parts.clock.sleep(AGAIN)
 
-    async def _live(self) -> Ending:
+    async def _live(self) -> None:
+        """Until it is known how the run ends. May be begun again when a part of ours failed on the way."""
         async with asyncio.TaskGroup() as group:
             bring_up = group.create_task(BringUp(self).run(), name=f"bring-up-{self.run.id}")
             tasks = [
@@ -236,10 +230,9 @@ class LiveRun:
                 group.create_task(self._lifespan(), name=f"lifespan-{self.run.id}"),
                 group.create_task(self._leave(bring_up), name=f"leave-{self.run.id}"),
             ]
-            ending = await asyncio.shield(self._ending)
+            await asyncio.shield(self._ending)
             for task in tasks:
                 task.cancel()
-        return ending
 
     async def _watch(self) -> None:
         """Ask the compute environment whether the run lives."""
@@ -247,10 +240,29 @@ class LiveRun:
             every = INSPECT_LEAVING if self._left.is_set() else INSPECT_EVERY
             await happens_within(self._wake, self.parts.clock, every)
             self._wake.clear()
+            if self._unwritten:
+                await self.update()
+            await self._watch_tool()
             if self.run.placement is not None:
+                await self._try("gather its log", asyncio.to_thread(self.parts.logs.gather, self.run.id))
                 await self._inspect(self.run.placement)
                 if not self.reachable:
                     await self._ask_where_it_is()
+
+    async def _watch_tool(self) -> None:
+        """A tool that ended by itself: save what there is, then say how it ended."""
+        status = self.status
+        if status is None or status.tool != "exited" or status.phase in ("stopping", "left"):
+            return
+        if self._stop_asked.is_set() or self.studio.status not in (Status.STARTING, Status.RUNNING):
+            return
+        reason: StopReason | None = StopReason.USER
+        message = "The tool was shut down from inside."
+        if self.studio.status is Status.STARTING or status.exit_code != 0:
+            message = await self.with_last_lines(f"The tool ended{_exit_words(status.exit_code)}.")
+            self.problem, reason = message, None
+        with contextlib.suppress(Conflict):
+            await self.stop(reason, message)
 
     async def _inspect(self, placement: dict[str, Any]) -> None:
         try:
@@ -356,6 +368,7 @@ class LiveRun:
         parts, run = self.parts, self.run
         if run.placement is not None:
             await self._try("end the run", parts.compute.kill(run.id, run.placement))
+            await self._try("read the end of its log", asyncio.to_thread(parts.logs.gather, run.id))
         await self._try("seal the checkpoints", parts.catalogue.seal_run(run.id))
         await self._try("clear its messages", parts.commands.forget(run.id))
         ending = replace(ending, message=await self._settle_volume(ending.message))
@@ -400,8 +413,13 @@ class LiveRun:
         self.parts.tell(self.studio, "status")
 
     async def update(self, **values: Any) -> None:
+        """Known here at once; what the store cannot take now is written with the next update."""
         self.run = replace(self.run, **values)
-        await self.parts.records.update_run(self.run.id, **values)
+        self._unwritten.update(values)
+        writing = dict(self._unwritten)
+        if writing:
+            await self.parts.records.update_run(self.run.id, **writing)
+        self._unwritten = {key: value for key, value in self._unwritten.items() if key not in writing}
 
     async def begin_lifespan(self) -> None:
         hours, now = self.run.lifespan_hours, self.parts.clock.now()

@@ -2,6 +2,9 @@
 
     <data>/runs/<run id>/{build,agent,tool}.log    what each wrote, byte for byte, at most MAX_FILE
     <data>/runs/<run id>/all.log                   all of it as it came in
+    <data>/runs/<run id>/gathered                  how much of agent.log stands in all.log already
+
+On this machine the compute environment writes agent.log itself; `gather` takes over into all.log what is new there.
 
 Pieces come with the offset they have in their stream, so a piece sent twice is written once.
 """
@@ -45,8 +48,23 @@ class RunLogs:
         if fresh:
             fresh = fresh[: MAX_FILE - size]
             self._write(file, fresh + (FULL if size + len(fresh) >= MAX_FILE else b""))
-            self._write_all(run_id, fresh)
+            if stream != "agent":
+                self._write_all(run_id, fresh)
         return max(offset + len(data), size)
+
+    def gather(self, run_id: str) -> None:
+        """Bring all.log up to date with an agent.log that somebody else writes. May be repeated."""
+        file, mark = self._file(run_id, "agent"), self._run_folder(run_id) / "gathered"
+        if not file.exists():
+            return
+        text = mark.read_text() if mark.exists() else "0"
+        done = int(text) if text.isdigit() else file.stat().st_size
+        with file.open("rb") as source:
+            source.seek(done)
+            fresh = source.read(MAX_FILE)
+        if fresh:
+            self._write_all(run_id, fresh)
+            mark.write_text(str(done + len(fresh)))
 
     def say(self, run_id: str, stream: Stream, text: str) -> None:
         """Add a line of our own."""

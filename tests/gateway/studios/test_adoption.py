@@ -97,6 +97,7 @@ async def test_reason_of_an_interrupted_stop_is_not_forgotten(tmp_path: Path) ->
             old = await world.run(studio.session_id)
             old.obeys = False
             await old.says("running", "exited", exit_code=3)
+            await world.until(studio.session_id, Status.STOPPING)
         async with restarted(world):
             comes_back(world, studio.session_id, old)
             await world.until(studio.session_id, Status.ERRORED, seconds=20)

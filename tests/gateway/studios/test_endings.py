@@ -1,15 +1,16 @@
 """How runs end: killed agents, tools and machines, silence, time, force; and what becomes of their volume."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
-from portico_gateway.compute.environment import Placement, RunState
+from portico_gateway.compute.environment import Placement, RunSpec, RunState
 from portico_gateway.compute.memory import MemoryCompute
 from portico_gateway.errors import Conflict, Unavailable
 from portico_gateway.studios.values import Status, StopReason, StudioView
 from portico_shared.messages import CheckpointDone, Reidentify, Step, Stop, Warning_
-from support.studio_world import OWNER, World, studio_world
+from support.studio_world import OWNER, FailingStore, World, studio_world
 
 
 class DeafCompute(MemoryCompute):
@@ -404,3 +405,77 @@ async def test_end_is_written_down_when_the_store_comes_back(tmp_path: Path) -> 
         world.store.away = None
         await world.until(studio.session_id, Status.ERRORED, seconds=10)
         assert "gone" in (await seen(world, studio)).status_message
+
+
+async def test_store_that_is_away_for_a_while_ends_nothing(tmp_path: Path) -> None:
+    async with studio_world(tmp_path) as world:
+        studio = await world.add()
+        await world.studios.start(OWNER, studio.session_id)
+        await world.placed(studio.session_id)
+        agent = world.agent(studio.session_id)
+        world.store.away = Unavailable("the database is busy")
+        for say in (agent.says("launching", "starting", tool_port=8888), agent.says("running", "up", tool_port=8888)):
+            with contextlib.suppress(Unavailable):
+                await say
+        world.edge.answers[studio.session_id] = 200
+        await world.passes(30)
+        world.store.away = None
+        await world.until(studio.session_id, Status.RUNNING, seconds=30)
+        run = (await world.pair(studio.session_id)).run
+        assert run is not None
+        assert (run.tool_port, run.launched) == (8888, True)
+        await world.stop(studio.session_id)
+
+
+async def test_place_found_while_the_store_is_away_is_not_lost(tmp_path: Path) -> None:
+    class Awkward(MemoryCompute):
+        store: FailingStore
+
+        async def start(self, spec: RunSpec) -> Placement:
+            self.store.away = Unavailable("the database's disk is full")
+            return await super().start(spec)
+
+    compute = Awkward()
+    async with studio_world(tmp_path, compute=compute) as world:
+        compute.store = world.store
+        studio = await world.add()
+        await world.studios.start(OWNER, studio.session_id)
+        await world.placed(studio.session_id)
+        await world.passes(10)
+        world.store.away = None
+        await world.passes(10)
+        run = (await world.pair(studio.session_id)).run
+        assert run is not None
+        assert run.placement is not None
+        assert len(compute.started) == 1
+        await world.agent(studio.session_id).comes_up()
+        await world.until(studio.session_id, Status.RUNNING)
+
+
+async def test_half_a_restore_is_never_kept_to_be_salvaged(tmp_path: Path) -> None:
+    async with studio_world(tmp_path) as world:
+        studio = await world.add()
+        await world.run(studio.session_id)
+        await world.stop(studio.session_id)
+        await world.studios.start(OWNER, studio.session_id)
+        await world.placed(studio.session_id)
+        agent = world.agent(studio.session_id)
+        await agent.says("restoring", done=1, total=9)
+        agent.obeys = False
+        await world.studios.stop(OWNER, studio.session_id)
+        await agent.says("stopping")
+        await agent.says("left")
+        world.compute.leave(agent.run_id)
+        await world.until(studio.session_id, Status.STOPPED, seconds=10)
+        assert not world.compute.has_volume(studio.session_id)
+
+
+async def test_last_checkpoint_counts_as_last_only_while_none_follows(tmp_path: Path) -> None:
+    async with studio_world(tmp_path) as world:
+        studio = await world.add()
+        agent = await world.run(studio.session_id)
+        await agent.commits("signal")
+        await agent.commits("interval")
+        world.compute.die(agent.run_id)
+        await world.until(studio.session_id, Status.ERRORED)
+        assert world.compute.has_volume(studio.session_id)

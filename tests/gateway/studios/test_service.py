@@ -449,3 +449,20 @@ async def test_extending_what_has_no_end_is_refused(tmp_path: Path) -> None:
         await world.run(studio.session_id)
         with pytest.raises(Conflict, match="no end"):
             await world.studios.extend(CONNECTOR, studio.session_id)
+
+
+async def test_what_the_machine_writes_of_the_agent_is_in_the_whole_log(tmp_path: Path) -> None:
+    async with studio_world(tmp_path) as world:
+        studio = await world.add()
+        agent = await world.run(studio.session_id)
+        file = tmp_path / "runs" / agent.run_id / "agent.log"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("agent: hello\n")
+        await world.passes(6)
+        world.parts.logs.append(agent.run_id, "tool", 0, b"tool: hello\n")
+        with file.open("a") as out:
+            out.write("agent: bye\n")
+        await world.stop(studio.session_id)
+        chunk = await world.studios.logs(OWNER, studio.session_id)
+        assert chunk.text == "agent: hello\ntool: hello\nagent: bye\n"
+        assert (await world.studios.logs(OWNER, studio.session_id, stream="agent")).text == "agent: hello\nagent: bye\n"
