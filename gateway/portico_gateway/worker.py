@@ -74,7 +74,16 @@ class Worker:
         leaving = asyncio.Event()
         loop.add_signal_handler(signal.SIGTERM, leaving.set)
         loop.add_signal_handler(signal.SIGINT, lambda: None)  # the supervisor decides
-        servers = [await self._serve(loop, each) for each in sockets]
+        try:
+            await self.serve(sockets, leaving)
+        finally:
+            loop.remove_signal_handler(signal.SIGTERM)
+            loop.remove_signal_handler(signal.SIGINT)
+
+    async def serve(self, sockets: Iterable[socket.socket], leaving: asyncio.Event) -> None:
+        """Serve until `leaving` is set, then drain."""
+        loop = asyncio.get_running_loop()
+        servers = [await self._listen(loop, each) for each in sockets]
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
@@ -83,8 +92,6 @@ class Worker:
                     group.create_task(sweep_forever(self.edge, self.clock), name="sweep"),
                     group.create_task(self._watch_control(), name="readiness"),
                 ]
-                gc.collect()
-                gc.freeze()
                 await leaving.wait()
                 for server in servers:
                     server.close()
@@ -95,9 +102,8 @@ class Worker:
         finally:
             self.acceptor.close()
             self.upstream.close()
-            loop.remove_signal_handler(signal.SIGTERM)
 
-    async def _serve(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> asyncio.AbstractServer:
+    async def _listen(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> asyncio.AbstractServer:
         if listener.family == socket.AF_UNIX:
             return await loop.create_unix_server(self.edge.protocol, sock=listener, backlog=BACKLOG)
         return await loop.create_server(self.edge.protocol, sock=listener, backlog=BACKLOG)
@@ -161,8 +167,11 @@ def main() -> None:
     except PorticoError as error:
         sys.exit(f"portico worker: {error.message}")
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    worker, sockets = Worker(settings), listeners(settings)
+    gc.collect()
+    gc.freeze()  # modules and what was built so far are never garbage
     gc.set_threshold(20_000, 50, 50)
-    uvloop.run(Worker(settings).run(listeners(settings)))
+    uvloop.run(worker.run(sockets))
 
 
 if __name__ == "__main__":
