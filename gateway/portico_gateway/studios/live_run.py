@@ -5,7 +5,7 @@
              lifespan   stop when the time is up
              leave      when asked to stop: command, final checkpoint, the end
 
-All of it ends when the first of these knows how the run ended; `_finish` then cleans up and writes it down. When the
+All of it ends when the first of these knows how the run ended; `finish` then cleans up and writes it down. When the
 gateway itself stops, `drive` is cancelled and nothing is finished: the run lives on and is adopted at the next start.
 """
 
@@ -13,38 +13,29 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from portico_gateway.errors import Conflict, NotFound, PorticoError
+from portico_gateway.errors import Conflict, PorticoError
 from portico_gateway.studios.bring_up import BringUp
+from portico_gateway.studios.ending import Ending, attempt, finish
+from portico_gateway.studios.leaving import COMMAND_TIMEOUT, Leaving
 from portico_gateway.studios.parts import Parts
 from portico_gateway.studios.records import RunRecord, StudioRecord
 from portico_gateway.studios.transitions import Event
 from portico_gateway.studios.values import ProgressStep, Status, StopReason
 from portico_gateway.studios.waiting import happens_within
-from portico_shared.messages import CheckpointDone, Reidentify, Report, Step, Stop, Warning_
+from portico_shared.messages import CheckpointDone, Reidentify, Report, Step, Warning_
 from portico_shared.messages import Status as AgentStatus
 
 INSPECT_EVERY = 5.0
 INSPECT_LEAVING = 0.5
-COMMAND_TIMEOUT = 10.0
 AGAIN = 2.0
-LINGER = 20.0
-"""Seconds a run may take to be gone after it said that it left."""
 
 FINAL = ("stop", "signal")
 """Reasons of a run's last checkpoint: asked to stop, or told to by its machine."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a run ended: the event for the table, and why in words."""
-
-    event: Event
-    message: str = ""
 
 
 class LiveRun:
@@ -64,10 +55,10 @@ class LiveRun:
         self._tunnels: dict[str, int] = {}
         self._newest = (0, -1)
         self._unwritten: dict[str, Any] = {}
-        self._wake = asyncio.Event()
-        self._left = asyncio.Event()
-        self._stop_asked = asyncio.Event()
-        self._tell_again = asyncio.Event()
+        self.wake = asyncio.Event()
+        self.left = asyncio.Event()
+        self.stop_asked = asyncio.Event()
+        self.tell_again = asyncio.Event()
         self._stopping_since: float | None = None
         self._ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._lifespan_end = self._monotonic_end()
@@ -86,7 +77,7 @@ class LiveRun:
     def ask_to_leave(self) -> None:
         """The studio is marked as stopping: go on from there."""
         self._stopping_since = self.parts.clock.monotonic()
-        self._stop_asked.set()
+        self.stop_asked.set()
 
     @property
     def may_force(self) -> bool:
@@ -119,7 +110,7 @@ class LiveRun:
     def on_tunnels(self, worker: str, connections: int) -> None:
         """How many connections of the run stand at an edge worker."""
         if connections == 0:
-            self._wake.set()
+            self.wake.set()
         self._tunnels[worker] = connections
         self._contact = self.parts.clock.monotonic()
         self.changed.set()
@@ -138,7 +129,7 @@ class LiveRun:
         if status.phase == "unreachable":
             self._contact = self.parts.clock.monotonic()
             self.reachable = False
-            self._wake.set()
+            self.wake.set()
             self.parts.tell(self.studio, "status")
             return
         if (status.agent, status.seq) < self._newest:
@@ -147,16 +138,16 @@ class LiveRun:
         self._newest = (status.agent, status.seq)
         self.on_contact()
         before, self.status = self.status, status
-        if restarted and self._stop_asked.is_set():
-            self._tell_again.set()  # the new agent does not know yet
+        if restarted and self.stop_asked.is_set():
+            self.tell_again.set()  # the new agent does not know yet
         self.changed.set()
         await self._take(status, before)
 
     async def _take(self, status: AgentStatus, before: AgentStatus | None) -> None:
         if status.phase == "left":
-            self._left.set()
+            self.left.set()
         if status.phase == "left" or status.tool == "exited":
-            self._wake.set()
+            self.wake.set()
         if before is None or (before.phase, before.done) != (status.phase, status.done):
             self.parts.tell(self.studio, "progress")
         news: dict[str, Any] = {}
@@ -214,7 +205,7 @@ class LiveRun:
                 self.end(Event.FAILED, "Portico made a mistake while it looked after this run; its log says more.")
         while not self.over.is_set():
             try:
-                await self._finish(self._ending.result())
+                await finish(self, self._ending.result())
                 self.over.set()
             except Exception:  # each step may be repeated
                 _log.exception("run %s: could not write down its end; trying again", self.run.id)
@@ -228,7 +219,7 @@ class LiveRun:
                 bring_up,
                 group.create_task(self._watch(), name=f"watch-{self.run.id}"),
                 group.create_task(self._lifespan(), name=f"lifespan-{self.run.id}"),
-                group.create_task(self._leave(bring_up), name=f"leave-{self.run.id}"),
+                group.create_task(Leaving(self, bring_up).run(), name=f"leave-{self.run.id}"),
             ]
             await asyncio.shield(self._ending)
             for task in tasks:
@@ -237,14 +228,14 @@ class LiveRun:
     async def _watch(self) -> None:
         """Ask the compute environment whether the run lives."""
         while True:
-            every = INSPECT_LEAVING if self._left.is_set() else INSPECT_EVERY
-            await happens_within(self._wake, self.parts.clock, every)
-            self._wake.clear()
+            every = INSPECT_LEAVING if self.left.is_set() else INSPECT_EVERY
+            await happens_within(self.wake, self.parts.clock, every)
+            self.wake.clear()
             if self._unwritten:
                 await self.update()
             await self._watch_tool()
             if self.run.placement is not None:
-                await self._try("gather its log", asyncio.to_thread(self.parts.logs.gather, self.run.id))
+                await attempt(self.run.id, "gather its log", asyncio.to_thread(self.parts.logs.gather, self.run.id))
                 await self._inspect(self.run.placement)
                 if not self.reachable:
                     await self._ask_where_it_is()
@@ -254,7 +245,7 @@ class LiveRun:
         status = self.status
         if status is None or status.tool != "exited" or status.phase in ("stopping", "left"):
             return
-        if self._stop_asked.is_set() or self.studio.status not in (Status.STARTING, Status.RUNNING):
+        if self.stop_asked.is_set() or self.studio.status not in (Status.STARTING, Status.RUNNING):
             return
         reason: StopReason | None = StopReason.USER
         message = "The tool was shut down from inside."
@@ -274,18 +265,18 @@ class LiveRun:
                 self.end(Event.LOST, f"{words}. What was saved last is kept: start it again.")
             return
         if not state.alive:
-            await happens_within(self._left, self.parts.clock, 1.0)  # its last word may still be on its way
+            await happens_within(self.left, self.parts.clock, 1.0)  # its last word may still be on its way
             self._end_gone(state.reason)
 
     def _end_gone(self, reason: str) -> None:
-        if self._left.is_set():
-            self._end_left()
+        if self.left.is_set():
+            self.end_left()
         elif self.problem:
             self.end(Event.FAILED, self.problem)
         else:
             self.end(Event.LOST, f"It ended unexpectedly: {reason}. Start it again: what can be saved will be.")
 
-    def _end_left(self) -> None:
+    def end_left(self) -> None:
         """It ended in order; whether that is how it should have ended depends on who asked for it."""
         said = self.status.detail[:2000] if self.status is not None and self.status.phase == "left" else ""
         if self.problem:
@@ -309,96 +300,12 @@ class LiveRun:
                 return
             await self.parts.clock.sleep(30.0 if left is None else min(30.0, max(left, 0.5)))
 
-    async def _leave(self, bring_up: asyncio.Task[None]) -> None:
-        """Asked to stop: 1. no more bringing up  2. the command  3. its last word  4. its end."""
-        await self._stop_asked.wait()
-        bring_up.cancel()
-        await asyncio.wait({bring_up})
-        if self.run.placement is None:
-            self._end_left()
-        elif not (await self._deliver_stop() and await self._until_left()):
-            self.end(Event.KILLED, "It could not be reached, so it was ended without a final checkpoint.")
-        else:
-            self._wake.set()
-            await self.parts.clock.sleep(LINGER)
-            self._end_left()
-
-    async def _deliver_stop(self) -> bool:
-        """Whether the agent knows. One that was never heard of has nothing to save, and little time."""
-        began, settings = self.parts.clock.monotonic(), self.parts.settings
-        while not self._left.is_set():
-            if await self._say_stop() or (self.status is not None and self.status.phase in ("stopping", "left")):
-                return True
-            patience = settings.unreachable_after if self.status is not None else settings.stop_grace
-            if self.parts.clock.monotonic() - began >= patience:
-                return False
-            await self.parts.clock.sleep(1.0)
-        return True
-
-    async def _until_left(self) -> bool:
-        """Whether its last word came. A long final checkpoint is waited for as long as the agent can be heard."""
-        while not await happens_within(self._left, self.parts.clock, INSPECT_EVERY):
-            if self.silent_for >= self.parts.settings.unreachable_after:
-                return False
-            if self._tell_again.is_set():
-                self._tell_again.clear()
-                await self._say_stop()
-        return True
-
-    async def _say_stop(self) -> bool:
-        reason = self.studio.stop_reason or StopReason.USER
-        command = Stop(id=f"stop-{self.run.id}", reason=reason.value, grace=self.parts.settings.stop_grace)
-        try:
-            await self.parts.commands.command(self.run.id, command, timeout=COMMAND_TIMEOUT)
-        except PorticoError:
-            return False
-        return True
-
     async def _ask_where_it_is(self) -> None:
         """After a last will, which may be that of a connection long replaced."""
         with contextlib.suppress(PorticoError):
             command = Reidentify(id=secrets.token_hex(8))
             await self.parts.commands.command(self.run.id, command, timeout=COMMAND_TIMEOUT)
             self.on_contact()
-
-    # --- the end --------------------------------------------------------------------------------------------------
-
-    async def _finish(self, ending: Ending) -> None:
-        """1. nothing of it runs  2. its checkpoints are sealed  3. its volume is dropped, or kept  4. the status."""
-        parts, run = self.parts, self.run
-        if run.placement is not None:
-            await self._try("end the run", parts.compute.kill(run.id, run.placement))
-            await self._try("read the end of its log", asyncio.to_thread(parts.logs.gather, run.id))
-        await self._try("seal the checkpoints", parts.catalogue.seal_run(run.id))
-        await self._try("clear its messages", parts.commands.forget(run.id))
-        ending = replace(ending, message=await self._settle_volume(ending.message))
-        outcome = "errored" if ending.event in (Event.FAILED, Event.LOST) else "stopped"
-        now = parts.clock.now()
-        await self.update(ended=now, outcome=outcome, outcome_message=ending.message[:4096])
-        with contextlib.suppress(Conflict, NotFound):
-            await self.move(ending.event, message=ending.message, stop_reason=self.studio.stop_reason)
-        await parts.edge.revoke(run=run.id)
-        await parts.records.add_event(f"studio-{outcome}", self.studio, run=run.id, message=ending.message[:500])
-
-    async def _settle_volume(self, message: str) -> str:
-        """Drop the volume when nothing in it would be missed; else it is salvaged at the next start."""
-        run = self.run
-        worthless = not run.launched and not run.salvage
-        if run.final_saved or worthless:
-            await self._try("drop the volume", self.parts.compute.release(run.session_id))
-            return message
-        if run.placement is None or not self.parts.compute.has_volume(run.session_id):
-            return message
-        kept = "Its last changes are kept on this machine, to be saved at its next start."
-        if "saved at its next start" in message:  # the agent said so already
-            return message
-        return f"{message}\n{kept}" if message else kept
-
-    async def _try(self, what: str, step: Any) -> None:
-        try:
-            await step
-        except Exception as error:  # the end goes on: each step alone may be repeated later
-            _log.warning("run %s: could not %s: %s", self.run.id, what, error)
 
     # --- writing down ---------------------------------------------------------------------------------------------
 
