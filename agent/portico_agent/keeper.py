@@ -177,8 +177,6 @@ class Keeper:
         self._writer.close()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
-        if self.tool_exited.done():
-            self.tool_exited.exception()
 
 
 @contextlib.asynccontextmanager

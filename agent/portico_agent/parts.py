@@ -1,8 +1,8 @@
-"""What a session is made of besides itself: promises that the real parts keep, and those of tests."""
+"""What a session is made of besides itself: promises that the real parts keep, and those of tests; its few values."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from portico_agent.board import Road
 from portico_agent.desk import Engine
@@ -50,3 +50,20 @@ class Parts:
     control: Callable[["Session"], Control]
     dialer: Callable[["Session"], Dialing]
     engine: Callable[["Session", Plan, Volume], CheckpointEngine]
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """Why we leave: told to by the gateway, or by a signal."""
+
+    reason: Literal["stop", "signal"]
+    grace: float | None = None
+    """Seconds the tool has; None = the plan's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How it ended: the last checkpoint, or in words why there is none."""
+
+    head: str = ""
+    problem: str = ""

@@ -1,8 +1,9 @@
 """One agent's life, from its first call to its last, readable top to bottom.
 
     identify   who we are: the run's key, proven                              _identify
-    prepare    the volume; restore a checkpoint into it, or salvage it         _prepare
-    launch     the tool's root, then the tool - or adopt the one that runs     _launch
+    prepare    the volume; a checkpoint restored into it, or what it holds     _open_volume, _fill
+               salvaged; or the running tool of the agent before us adopted
+    launch     the tool's root, then the tool                                  _start_tool
     dial       tunnels for people, MQTT for control: from the first moment     run
     watch      the tool, its port, its log, the disk, the checkpoints          _watch
     leave      tool ended, last checkpoint, last word                          _leave
@@ -13,23 +14,22 @@ The tool belongs to portico-init: this agent may die anywhere above, and its suc
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Awaitable
+from typing import Any
 
 from portico_agent.board import Board
 from portico_agent.desk import Desk
 from portico_agent.errors import AgentError, CheckpointError, GatewayError, InitGone, RunOver, ToolError
 from portico_agent.gateway import GatewayClient
-from portico_agent.keeper import InitStatus, Keeper
+from portico_agent.keeper import InitStatus, Keeper, ToolRecord
 from portico_agent.logship import LogShipper
 from portico_agent.overlay.volume import Volume, personalise, prepare_volume, root_spec
-from portico_agent.parts import CheckpointEngine, Parts
+from portico_agent.parts import CheckpointEngine, Leaving, Outcome, Parts
 from portico_agent.readiness import free_port, until_answering
 from portico_agent.settings import AgentSettings
 from portico_agent.tools.choose import choose_tool
 from portico_agent.tools.tool import Launch, Site
-from portico_agent.watch import first_checkpoint, watch_disk
+from portico_agent.watch import first_checkpoint, first_failure, watch_disk
 from portico_shared.clock import Clock
 from portico_shared.messages import (
     Answer,
@@ -43,28 +43,15 @@ from portico_shared.messages import (
 )
 
 LAST_WORDS = 2000
+IDENTIFY_PATIENCE = 20.0
+"""Seconds a stop waits for the gateway to answer: without it no last checkpoint can be made."""
+UNHEARD_GRACE = 30.0
+"""Seconds a tool has to end when no plan could be had that says so."""
 LAST_CALL_SECONDS = 10.0
 """What a leaving agent gives the control road to deliver its last status."""
 EXIT_LEFT, EXIT_FAILED, EXIT_OVER = 0, 1, 2
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Leaving:
-    """Why we leave: told to by the gateway, or by a signal."""
-
-    reason: Literal["stop", "signal"]
-    grace: float | None = None
-    """Seconds the tool has; None = the plan's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How it ended: the last checkpoint, or in words why there is none."""
-
-    head: str = ""
-    problem: str = ""
 
 
 class Session:
@@ -90,10 +77,12 @@ class Session:
         self.board = Board(settings.run, status.agent, clock, self._control)
         self._desk: Desk | None = None
         self._volume: Volume | None = None
+        self._plan: Plan
+        self._engine: CheckpointEngine
         self._port = 0
         self.tool_pid = 0
         """The running tool's process; 0 = none."""
-        self._launched = False
+        self._launched = status.built is not None
         """A root stands on the volume: user code has or may have written there."""
         self._leaving: asyncio.Future[Leaving] = asyncio.get_running_loop().create_future()
         self._outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -101,25 +90,31 @@ class Session:
     # --- the whole of it ----------------------------------------------------------------------------------------------
 
     async def run(self) -> int:
+        if self._found.stopping:
+            self._keeper.stop_asked.set()
         try:
-            plan = await self._identify()
+            leaving = await self._until_leaving(self._identify(), patience=IDENTIFY_PATIENCE)
         except GatewayError as error:
-            return await self._turned_away(error)
+            _log.error("the gateway does not take this run: %s", error)
+            return await self._tell_init(EXIT_OVER)
+        if leaving is not None:
+            return await self._leave_unheard()
         async with asyncio.TaskGroup() as roads:
             control = roads.create_task(self._control.run(), name="control road")
             dialer = roads.create_task(self._parts.dialer(self).run(), name="tunnels")
-            code = await self._live(plan)
-            await self._say_goodbye()
+            code = await self._live()
+            if code != EXIT_OVER:
+                await self._say_goodbye()
             control.cancel()
             dialer.cancel()
-        await self._tell_init(code)
-        return code
+        return await self._tell_init(code)
 
-    async def _live(self, plan: Plan) -> int:
+    async def _live(self) -> int:
         """From preparing to leaving; failures of ours end the run in order, with words."""
         try:
-            leaving = await self._until_leaving(self._bring_up(plan)) or await self._until_leaving(self._watch(plan))
-            return await self._leave(plan, leaving or Leaving("stop"))
+            await self._open_volume()
+            leaving = await self._until_leaving(self._bring_up()) or await self._until_leaving(self._watch())
+            return await self._leave(leaving or Leaving("stop"))
         except RunOver as over:
             _log.warning("the gateway has ended this run: %s", over)
             return EXIT_OVER
@@ -128,8 +123,9 @@ class Session:
             self._end(Outcome(problem=str(error)[:LAST_WORDS]))
             return EXIT_FAILED
 
-    async def _until_leaving(self, work: Awaitable[None]) -> Leaving | None:
-        """Do some work unless we are asked to leave; what it began is cancelled then. None = the work is done."""
+    async def _until_leaving(self, work: Awaitable[None], *, patience: float = 0.0) -> Leaving | None:
+        """Do some work unless we are asked to leave; what it began is cancelled then, after so many seconds.
+        None = the work is done."""
         task = asyncio.ensure_future(work)
         gone, stop, over = (
             asyncio.ensure_future(event.wait())
@@ -138,6 +134,8 @@ class Session:
         try:
             anything: list[asyncio.Future[Any]] = [task, gone, stop, over, self._leaving]
             await asyncio.wait(anything, return_when=asyncio.FIRST_COMPLETED)
+            if patience:
+                await asyncio.wait([task, gone, over], timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             if over.done():
                 raise RunOver("the gateway has ended this run")
             if gone.done():
@@ -157,50 +155,53 @@ class Session:
 
     # --- identify -----------------------------------------------------------------------------------------------------
 
-    async def _identify(self) -> Plan:
+    async def _identify(self) -> None:
         await self.gateway.identify()
-        return await self.gateway.plan()
+        self._plan = await self.gateway.plan()
 
-    async def _turned_away(self, error: GatewayError) -> int:
-        """Nothing of this run is wanted, or its gateway is none: no checkpoint could be committed either."""
-        _log.error("the gateway does not take this run: %s", error)
-        await self._tell_init(EXIT_OVER)
-        return EXIT_OVER
+    async def _leave_unheard(self) -> int:
+        """Told to leave before the gateway answered: no checkpoint can be made, the volume keeps everything."""
+        if self._launched:
+            await self._keeper.end_tool(UNHEARD_GRACE)
+        return await self._tell_init(EXIT_FAILED)
 
     # --- prepare and launch -------------------------------------------------------------------------------------------
 
-    async def _bring_up(self, plan: Plan) -> None:
-        if self._found.stopping:
-            self._keeper.stop_asked.set()
+    async def _open_volume(self) -> None:
+        """Quick, and never cut short: whatever happens next, what lies in the volume can be saved."""
         if self.settings.root == "none":
-            self._set_port(plan.tool_port)
+            return
+        self.board.enter("preparing")
+        await self._step("preparing", self._make_desk())
+        if self._found.tool is not None:
+            self._adopt(self._found.tool)
+
+    async def _make_desk(self) -> str:
+        self._volume = await asyncio.to_thread(prepare_volume, self.settings, keep_tmp=self._launched)
+        self._engine = self._parts.engine(self, self._plan, self._volume)
+        self._desk = Desk(self._engine, self.board, self.clock)
+        self.board.set(root=self._engine.label)
+        return ""
+
+    async def _bring_up(self) -> None:
+        if self.settings.root == "none":
+            self._set_port(self._plan.tool_port)
             self.board.set(tool="starting")
             return
-        await self._prepare(plan)
-        self._launched = self._found.built is not None
+        if not self._launched:
+            await self._fill(self._plan)
         if self._found.tool is None:
-            await self._launch(plan)
-        else:
-            self._adopt()
+            self.board.enter("launching", self._plan.tool)
+            await self._step("launching", self._start_tool(self._plan))
 
-    async def _prepare(self, plan: Plan) -> None:
-        """The volume, and what is to be in it. Not touched any more once a root stands on it."""
-        standing = self._found.built is not None
-        self.board.enter("preparing")
-        if not standing:
-            self.board.step("preparing", "started")
-        self._volume = await asyncio.to_thread(prepare_volume, self.settings, keep_tmp=standing)
-        engine = self._parts.engine(self, plan, self._volume)
-        self._desk = Desk(engine, self.board, self.clock)
-        self.board.set(root=engine.label)
-        if standing:
-            return
-        self.board.step("preparing", "done")
+    async def _fill(self, plan: Plan) -> None:
+        """What is to be in the volume. It is not touched any more once a root stands on it."""
+        assert self._volume is not None and self._desk is not None
         if plan.salvage:
             await self._step("restoring", self._salvage(self._desk))
         elif plan.restore is not None:
-            await self._step("restoring", self._restore(engine, plan.restore))
-            self._volume = await asyncio.to_thread(prepare_volume, self.settings, keep_tmp=True)
+            await self._step("restoring", self._restore(self._engine, plan.restore))
+            await asyncio.to_thread(prepare_volume, self.settings, keep_tmp=True)
         await asyncio.to_thread(personalise, self._volume, forked=plan.forked and not plan.salvage)
 
     async def _salvage(self, desk: Desk) -> str:
@@ -215,13 +216,9 @@ class Session:
             self._warn("storage", words)
         return words or point.name
 
-    async def _launch(self, plan: Plan) -> None:
+    async def _start_tool(self, plan: Plan) -> str:
         assert self._volume is not None
-        self.board.enter("launching", plan.tool)
-        await self._step("launching", self._start_tool(plan, self._volume))
-
-    async def _start_tool(self, plan: Plan, volume: Volume) -> str:
-        built = await self._keeper.mount(await asyncio.to_thread(root_spec, self.settings, volume))
+        built = await self._keeper.mount(await asyncio.to_thread(root_spec, self.settings, self._volume))
         self._launched = True
         for words in built.notes:
             _log.info("root: %s", words)
@@ -249,10 +246,8 @@ class Session:
         if code != 0:
             raise ToolError(f"preparing the tool failed (exit code {code}): {await self._last_lines()}")
 
-    def _adopt(self) -> None:
+    def _adopt(self, tool: ToolRecord) -> None:
         """The tool of the agent before us."""
-        tool = self._found.tool
-        assert tool is not None
         note = tool.note if isinstance(tool.note, dict) else {}
         self._set_port(int(note.get("port", 0)))
         if not tool.runs:
@@ -267,23 +262,23 @@ class Session:
 
     # --- watch --------------------------------------------------------------------------------------------------------
 
-    async def _watch(self, plan: Plan) -> None:
+    async def _watch(self) -> None:
         """Everything that goes on while people work. Ends only by being cancelled."""
         if self.settings.root == "none":
             self.board.enter("running")
-            await self._watch_port(self._probe_path(plan))
+            await self._watch_port(self._probe_path())
             await asyncio.Event().wait()
-        with _first_failure():
+        with first_failure():
             async with asyncio.TaskGroup() as group:
-                self._start_watching(group, plan)
+                self._start_watching(group)
 
-    def _start_watching(self, group: asyncio.TaskGroup, plan: Plan) -> None:
+    def _start_watching(self, group: asyncio.TaskGroup) -> None:
         assert self._desk is not None and self._volume is not None
-        ready = group.create_task(self._watch_port(self._probe_path(plan)), name="tool's port")
+        ready = group.create_task(self._watch_port(self._probe_path()), name="tool's port")
         group.create_task(self._watch_tool(), name="tool's end")
         group.create_task(LogShipper("tool", self._keeper, self.gateway).follow(self.clock), name="log")
         group.create_task(watch_disk(self._volume, self._warn, self.clock), name="disk")
-        group.create_task(self._desk.every(plan.checkpoint_interval), name="checkpoints")
+        group.create_task(self._desk.every(self._plan.checkpoint_interval), name="checkpoints")
         if self._found.tool is None:
             group.create_task(first_checkpoint(self._desk, ready, self.clock), name="first checkpoint")
 
@@ -298,11 +293,11 @@ class Session:
         self.tool_pid = 0
         self.board.set(tool="exited", exit_code=code, detail=await self._last_lines())
 
-    def _probe_path(self, plan: Plan) -> str:
+    def _probe_path(self) -> str:
         tool = self._found.tool
         if tool is not None and isinstance(tool.note, dict):
             return str(tool.note.get("probe", "/"))
-        return "/" if self.settings.root == "none" else choose_tool(plan.tool).probe_path
+        return "/" if self.settings.root == "none" else choose_tool(self._plan.tool).probe_path
 
     # --- commands -----------------------------------------------------------------------------------------------------
 
@@ -336,15 +331,15 @@ class Session:
 
     # --- leave --------------------------------------------------------------------------------------------------------
 
-    async def _leave(self, plan: Plan, leaving: Leaving) -> int:
-        """1. the tool ends and may save  2. the last checkpoint  3. the rest of the log  4. the last word."""
+    async def _leave(self, leaving: Leaving) -> int:
+        """1. the tool ends and may save  2. the rest of its log  3. the last checkpoint  4. the last word."""
         outcome = Outcome()
         self.board.enter("stopping")
         if self._launched:  # else the volume may hold half a restore, and nothing of the user's
-            await self._keeper.end_tool(plan.grace if leaving.grace is None else leaving.grace)
+            await self._keeper.end_tool(self._plan.grace if leaving.grace is None else leaving.grace)
             self.tool_pid = 0
-            outcome = await self._save_last(leaving.reason)
             await self._flush_log()
+            outcome = await self._save_last(leaving.reason)
         self._end(outcome)
         return EXIT_FAILED if outcome.problem else EXIT_LEFT
 
@@ -374,11 +369,10 @@ class Session:
         if not await self._control.leave(self.board.status, timeout=LAST_CALL_SECONDS):
             _log.warning("the last words did not reach the gateway")
 
-    async def _tell_init(self, code: int) -> None:
-        try:
+    async def _tell_init(self, code: int) -> int:
+        with contextlib.suppress(InitGone):
             await self._keeper.leave(code)
-        except InitGone:
-            pass
+        return code
 
     # --- words --------------------------------------------------------------------------------------------------------
 
@@ -401,18 +395,3 @@ class Session:
         piece = await self._keeper.log("tool", max(0, end - LAST_WORDS))
         lines = piece.data.decode(errors="replace").strip().splitlines()
         return "\n".join(lines[-12:])
-
-
-@contextlib.contextmanager
-def _first_failure() -> Iterator[None]:
-    """Tasks of a group fail together; who waits for them handles one error of ours."""
-    try:
-        yield
-    except* AgentError as group:
-        raise _leaf(group) from None
-
-
-def _leaf(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -1,11 +1,12 @@
 """Things that are looked after while people work, each in a loop of its own."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from portico_agent.desk import Desk
-from portico_agent.errors import CheckpointError
+from portico_agent.errors import AgentError, CheckpointError
 from portico_agent.overlay.volume import Volume, free_share
 from portico_shared.clock import Clock
 
@@ -39,3 +40,18 @@ async def first_checkpoint(desk: Desk, ready: asyncio.Task[None], clock: Clock) 
         await desk.make("start")
     except CheckpointError as error:
         _log.warning("the first checkpoint failed, another follows: %s", error)
+
+
+@contextlib.contextmanager
+def first_failure() -> Iterator[None]:
+    """Tasks of a group fail together; who waits for them handles one error of ours."""
+    try:
+        yield
+    except* AgentError as group:
+        raise _leaf(group) from None
+
+
+def _leaf(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -207,3 +207,29 @@ async def _hello(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
     await writer.drain()
     writer.close()
+
+
+async def test_agent_that_starts_while_the_studio_is_stopped_still_saves_it():
+    async with stage() as on:
+        puppet = await on.agent()
+        await on.until_up()
+        await on.until(lambda c: [r for r in c.reports if isinstance(r, CheckpointDone)])
+        on.engine.holds = asyncio.Event()  # so that the first agent does not get through
+        on.init.send(signal.SIGTERM)
+        await on.until(lambda c: c.statuses[-1].phase == "stopping")
+        os.kill(puppet.pid, signal.SIGKILL)
+        await asyncio.gather(on.running, return_exceptions=True)
+        on.engine.holds = None
+        await on.agent()
+        assert await on.ended() == 0
+        assert on.engine.captures[-1][0] == "signal" and "home/saved" in on.engine.captures[-1][2]
+
+
+async def test_told_to_leave_before_the_gateway_answers_it_leaves(monkeypatch):
+    monkeypatch.setattr("portico_agent.session.IDENTIFY_PATIENCE", 0.1)
+    async with stage() as on:
+        on.server.failures = [503] * 1000
+        await on.agent()
+        on.init.send(signal.SIGTERM)
+        assert await on.ended() == 1
+        assert await on.init.exit_code() == 1 and on.engine.captures == []

@@ -131,7 +131,10 @@ PLAIN_ROOT = {"kind": "none", "lower": ["/"], "binds": [], "files": [], "hide": 
 
 @contextlib.asynccontextmanager
 async def studio_init(
-    *, namespaced: bool = False, agent: tuple[str, ...] = (), environment: dict[str, str] | None = None
+    *,
+    namespaced: bool = False,
+    agent: tuple[str, ...] = (),
+    environment: dict[str, str] | None = None,
 ) -> AsyncIterator[StudioInit]:
     """Start it, and see to it that nothing of it is left."""
     with tempfile.TemporaryDirectory(prefix="ptc-init-") as name:
@@ -183,6 +186,7 @@ def _environment(folder: Path, extra: dict[str, str]) -> dict[str, str]:
         "PATH": os.environ["PATH"],
         "PYTHONPATH": f"{REPOSITORY / 'agent'}:{REPOSITORY / 'shared'}",
         "PORTICO_STATE": str(folder / "state"),
+        "PORTICO_VOLUME": str(folder / "volume"),
         "PORTICO_RUN_TOKEN": "the-run-token",
         "SECRET_OF_THE_MACHINE": "not for agents",
         **extra,

@@ -3,6 +3,7 @@
 current/               a btrfs subvolume where that is possible (snapshots of it are checkpoints' source)
   upper/ work/         overlay: what differs from the image root, and overlayfs's own scratch beside it
   home/ workspace/     folders
+network/               this run's resolv.conf and hosts
 tmp/                   the studio's /tmp, on disk but in no snapshot; emptied at each start
 """
 
@@ -90,7 +91,7 @@ def root_spec(settings: AgentSettings, volume: Volume) -> RootSpec:
         work=str(volume.current / "work"),
         tmp=str(volume.path / "tmp"),
         binds=tuple(shown),
-        files=_network_files(settings.state),
+        files=_network_files(volume.path),
         hide=HIDDEN,
     )
 
@@ -166,9 +167,9 @@ def _empty_tmp(path: Path) -> None:
     tmp.chmod(0o1777)
 
 
-def _network_files(state: Path) -> tuple[Bind, ...]:
-    """Copies that the studio may edit for the time of this run."""
-    folder = state / "network"
+def _network_files(volume: Path) -> tuple[Bind, ...]:
+    """Copies that the studio may edit for the time of this run, on its own disk."""
+    folder = volume / "network"
     folder.mkdir(exist_ok=True)
     binds = []
     for name in NETWORK_FILES:

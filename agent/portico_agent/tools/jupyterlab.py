@@ -59,6 +59,7 @@ class JupyterLab:
             f"--ServerApp.terminado_settings={json.dumps({'shell_command': BASH_OR_SH})}",
             "--FileContentsManager.delete_to_trash=False",  # nothing empties it, and the quota counts it
             f"--SQLiteYStore.db_path={RUNTIME}/ystore.db",
+            "--LabApp.extension_manager=readonly",  # its folder is; prebuilt extensions come with pip into the venv
             "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
             "--LabApp.news_url=None",
         )
