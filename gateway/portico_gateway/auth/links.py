@@ -35,7 +35,10 @@ class OneUseLinks:
         secret, now = new_secret(), self._clock.now()
         await connection.execute(
             sign_in_links.delete().where(
-                sign_in_links.c.user_id == user_id, sign_in_links.c.purpose == purpose, sign_in_links.c.used.is_(None)
+                sa.or_(
+                    sign_in_links.c.expires <= now,
+                    sa.and_(sign_in_links.c.user_id == user_id, sign_in_links.c.purpose == purpose),
+                )
             )
         )
         expires = now + LIFE[purpose]

@@ -5,7 +5,7 @@ import re
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from portico_gateway.auth import accounts
+from portico_gateway.auth import accounts, sign_ins
 from portico_gateway.auth.event_log import record
 from portico_gateway.auth.links import OneUseLinks
 from portico_gateway.auth.revocations import Revocations
@@ -177,6 +177,39 @@ class PeopleService:
             await self._log(connection, actor, number, "workspace-added", actor.user, Role.OWNER)
         return Workspace(number, org.id, name, full_name or name, org.name, description)
 
+    async def set_disabled(self, actor: Actor, user_id: int, disabled: bool) -> None:
+        """Shut an account out of everything at once, or let it in again. For administrators of this Portico."""
+        await self._rights.authorise(actor, Action.INSTANCE_ADMIN, 0)
+        if disabled and user_id == actor.user.id:
+            raise BadRequest("you cannot disable your own account: ask another administrator")
+        async with self._store.begin() as connection:
+            user = await self._account(connection, user_id)
+            await connection.execute(users.update().where(users.c.id == user_id).values(disabled=disabled))
+            if disabled:
+                await sign_ins.end_others(connection, user_id, keep="")
+            kind = "account-disabled" if disabled else "account-enabled"
+            await record(
+                connection, self._clock.now(), kind, user_id=actor.user.id, peer=actor.peer, account=user.user_name
+            )
+        if disabled:
+            self._revocations.revoke(user_id=user_id)
+
+    async def reset_link(self, actor: Actor, user_id: int) -> Invitation:
+        """A one-use link with which somebody who forgot it sets a new password. For administrators of this Portico."""
+        await self._rights.authorise(actor, Action.INSTANCE_ADMIN, 0)
+        async with self._store.begin() as connection:
+            user = await self._account(connection, user_id)
+            url, expires = await self._links.make(connection, user_id, "reset")
+            now, name = self._clock.now(), user.user_name
+            await record(connection, now, "reset-link-made", user_id=actor.user.id, peer=actor.peer, account=name)
+        return Invitation(user, url, expires)
+
+    async def _account(self, connection: AsyncConnection, user_id: int) -> User:
+        user = await accounts.by_id(connection, user_id)
+        if user is None:
+            raise NotFound("there is no such account")
+        return user
+
     async def _may_give(self, actor: Actor, workspace_id: int, role: Role) -> None:
         own = await self.role(actor, workspace_id)
         if own is None or role > own:
@@ -243,9 +276,9 @@ async def _keep_an_owner(connection: AsyncConnection, workspace_id: int, user_id
     owners = set(
         (
             await connection.execute(
-                sa.select(members.c.user_id).where(
-                    members.c.workspace_id == workspace_id, members.c.role == int(Role.OWNER)
-                )
+                sa.select(members.c.user_id)
+                .where(members.c.workspace_id == workspace_id, members.c.role == int(Role.OWNER))
+                .with_for_update()
             )
         ).scalars()
     )

@@ -12,8 +12,9 @@ USED_EVERY = 60.0
 
 
 async def make(connection: AsyncConnection, user_id: int, now: float, hours: int, peer: str, agent: str) -> str:
-    """The cookie's value of a new sign-in."""
+    """The cookie's value of a new sign-in. Ones that are over are cleared away."""
     secret = new_secret()
+    await connection.execute(sign_ins.delete().where(sign_ins.c.expires <= now))
     await connection.execute(
         sign_ins.insert().values(
             hash=digest(secret),

@@ -1,9 +1,15 @@
 """Members and roles: who may change whom, and what ends with it."""
 
+import asyncio
+import contextlib
+import random
+
 import pytest
+import sqlalchemy as sa
 
 from portico_gateway.auth.values import Action, Actor, PolicyChange, Role
 from portico_gateway.errors import BadRequest, Conflict, Forbidden, NotFound
+from portico_gateway.store.tables import events, members, sign_in_links, sign_ins
 from support.auth_world import PASSWORD, PEER, AuthWorld
 
 
@@ -197,10 +203,6 @@ async def test_labels_belong_to_a_workspace(world: AuthWorld, admin: Actor) -> N
 
 
 async def test_what_people_did_is_on_record(world: AuthWorld, admin: Actor) -> None:
-    import sqlalchemy as sa
-
-    from portico_gateway.store.tables import events
-
     ana = await world.user("ana", Role.VIEW)
     await world.people.set_role(admin, world.workspace, ana.user.id, Role.CONNECT)
     await world.people.remove_member(admin, world.workspace, ana.user.id)
@@ -212,3 +214,90 @@ async def test_what_people_did_is_on_record(world: AuthWorld, admin: Actor) -> N
         ("member-removed", admin.user.id, PEER, {"member": ana.user.id, "role": None}),
     ]
     assert {"link-used", "signed-in"} <= {r.kind for r in rows}
+
+
+async def test_a_disabled_account_is_shut_out_and_can_be_let_in_again(world: AuthWorld, admin: Actor) -> None:
+    ana = await world.user("ana", Role.OWNER)
+    token = await world.token(ana)
+    await world.people.set_disabled(admin, ana.user.id, True)
+    assert [r.user_id for r in world.revoked] == [ana.user.id]
+    assert await world.auth.actor_of(ana.user.id, ana.sign_in, PEER) is None
+    assert await world.auth.actor_from_bearer(token, PEER) is None
+    await world.people.set_disabled(admin, ana.user.id, False)
+    assert await world.auth.actor_of(ana.user.id, ana.sign_in, PEER) is None
+    assert await world.auth.actor_from_bearer(token, PEER) is not None
+    assert await world.sign_in("ana")
+
+
+async def test_a_reset_link_sets_a_new_password(world: AuthWorld, admin: Actor) -> None:
+    ana = await world.user("ana", Role.OWNER)
+    made = await world.people.reset_link(admin, ana.user.id)
+    new = "another long sentence"
+    await world.auth.use_link(made.url.rpartition("/")[2], password=new, display_name="", peer=PEER, agent="")
+    assert await world.sign_in("ana", new)
+
+
+async def test_accounts_are_the_instances_administrators_alone(world: AuthWorld, admin: Actor) -> None:
+    olga = await world.user("olga", Role.OWNER)
+    for attempt in (
+        world.people.set_disabled(olga, admin.user.id, True),
+        world.people.reset_link(olga, admin.user.id),
+    ):
+        with pytest.raises(Forbidden):
+            await attempt
+    with pytest.raises(BadRequest):
+        await world.people.set_disabled(admin, admin.user.id, True)
+    with pytest.raises(NotFound):
+        await world.people.set_disabled(admin, 999, True)
+    with pytest.raises(NotFound):
+        await world.people.reset_link(admin, 999)
+
+
+async def test_two_owners_who_demote_each_other_leave_one(world: AuthWorld, admin: Actor) -> None:
+    olga = await world.user("olga", Role.OWNER)
+    done = await asyncio.gather(
+        world.people.set_role(admin, world.workspace, olga.user.id, Role.VIEW),
+        world.people.set_role(olga, world.workspace, admin.user.id, Role.VIEW),
+        world.people.remove_member(olga, world.workspace, olga.user.id),
+        return_exceptions=True,
+    )
+    async with world.store.connect() as connection:
+        query = sa.select(sa.func.count()).where(members.c.role == int(Role.OWNER))
+        assert (await connection.execute(query)).scalar_one() == 1
+    assert any(isinstance(each, Forbidden | BadRequest) for each in done)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_whatever_lesser_members_try_nobody_rises_and_an_owner_stays(world: AuthWorld, seed: int) -> None:
+    chance = random.Random(seed)
+    people = {role: await world.user(f"the-{role.label}", role) for role in Role}
+    start = {actor.user.id: role for role, actor in people.items()}
+    lesser = [actor for role, actor in people.items() if role < Role.ADMIN]
+    for _ in range(60):
+        actor, target, role = chance.choice(lesser), chance.choice(list(people.values())), chance.choice(list(Role))
+        with contextlib.suppress(Forbidden, BadRequest, Conflict, NotFound):
+            match chance.randrange(4):
+                case 0:
+                    await world.people.set_role(actor, world.workspace, target.user.id, role)
+                case 1:
+                    await world.people.invite(actor, world.workspace, target.user.email, role)
+                case 2:
+                    await world.people.remove_member(actor, world.workspace, target.user.id)
+                case _:
+                    await world.people.change_policy(actor, world.workspace, PolicyChange(launch_may_start=True))
+    async with world.store.connect() as connection:
+        rows = (await connection.execute(sa.select(members.c.user_id, members.c.role))).all()
+    after = {row.user_id: Role(row.role) for row in rows}
+    assert all(after[user] == start[user] for user in after if user in start)  # they may only have left
+    assert {start[user] for user in start.keys() - after.keys()} <= set(Role) - {Role.ADMIN, Role.OWNER}
+
+
+async def test_sign_ins_and_links_that_are_over_are_cleared_away(world: AuthWorld, admin: Actor) -> None:
+    await world.user("ana")
+    await world.people.invite(admin, world.workspace, "late@example.org", Role.VIEW)
+    await world.clock.jump(30 * 86400)
+    await world.sign_in("ana")
+    await world.people.invite(admin, world.workspace, "next@example.org", Role.VIEW)
+    async with world.store.connect() as connection:
+        assert (await connection.execute(sa.select(sa.func.count()).select_from(sign_ins))).scalar_one() == 1
+        assert (await connection.execute(sa.select(sa.func.count()).select_from(sign_in_links))).scalar_one() == 1
