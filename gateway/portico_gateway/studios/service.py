@@ -175,7 +175,9 @@ class StudioService:
             require("edit", pair.studio.status)
             values: dict[str, object] = {"updated": self._parts.clock.now()}
             if change.name is not None:
-                values["name"] = naming.check_name(change.name)
+                values["name"] = name = naming.check_name(change.name)
+                if name != pair.studio.name and name in await self._parts.records.names(pair.studio.workspace_id):
+                    raise Conflict(f"a studio named '{name}' exists in this workspace already")
             if change.description is not None:
                 values["description"] = naming.check_description(change.description)
             if change.configuration is not None:
@@ -211,6 +213,8 @@ class StudioService:
         require("start", pair.studio.status)
         await self._may_open(actor, pair.studio.workspace_id)
         override = override or StartOverride()
+        if override.configuration is not None and pair.studio.is_private:  # its environment leads inside
+            await self._rights.authorise(actor, Action.CONNECT, pair.studio.rights)
         policy = await self._rights.policy(pair.studio.workspace_id)
         configuration = override.configuration or pair.studio.configuration
         if policy.lifespan_hours is not None:
