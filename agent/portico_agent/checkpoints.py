@@ -1,6 +1,7 @@
 """The checkpoint engine as a session sees it: each job a child process, its outcome a value or one of our errors."""
 
 import base64
+import logging
 from collections.abc import Callable
 from typing import Literal, cast
 
@@ -13,6 +14,15 @@ from portico_agent.settings import AgentSettings
 from portico_shared.messages import RestorePoint
 
 INDEX = "checkpoint.index"
+_log = logging.getLogger(__name__)
+
+
+def _sentence(error: str) -> str:
+    """For people: a child that broke down says so in many lines, of which the log keeps all and they get the last."""
+    lines = error.strip().splitlines() or ["the checkpoint process gave no reason"]
+    if len(lines) > 1:
+        _log.error("checkpoint process: %s", error)
+    return lines[-1]
 
 
 class ChildEngine:
@@ -47,7 +57,7 @@ class ChildEngine:
         if result.over:
             raise RunOver(result.error)
         if not result.ok:
-            raise CheckpointError(result.error)
+            raise CheckpointError(_sentence(result.error))
         return Captured(
             head=result.head,
             changed=result.changed,
@@ -79,5 +89,5 @@ class ChildEngine:
         if result.over:
             raise RunOver(result.error)
         if not result.ok:
-            raise CheckpointError(f"{result.error} Start the studio from another checkpoint, or try again.")
+            raise CheckpointError(f"{_sentence(result.error)} Start the studio from another checkpoint, or try again.")
         return " ".join(result.notes)

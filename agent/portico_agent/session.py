@@ -239,7 +239,7 @@ class Session:
         self.tool_pid = await self._keeper.start_tool(launch.argv, launch.env, launch.cwd, note)
         self._set_port(port)
         self.board.set(phase="running", detail="", tool="starting")
-        return f"{tool.name} started"
+        return ""
 
     async def _run_step(self, step: Launch) -> None:
         code = await self._keeper.run_step(step.argv, step.env, step.cwd)
