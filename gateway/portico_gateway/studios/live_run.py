@@ -32,6 +32,7 @@ INSPECT_EVERY = 5.0
 INSPECT_LEAVING = 0.5
 AGAIN = 2.0
 
+MAX_WARNING = 400
 FINAL = ("stop", "signal")
 """Reasons of a run's last checkpoint: asked to stop, or told to by its machine."""
 
@@ -49,6 +50,7 @@ class LiveRun:
         self.reachable = True  # False from a last will until the next word
         self.problem = "" if studio.stop_reason else _kept_problem(studio)  # why it ends although nobody asked
         self.failed_step = ""
+        self._warned = ""
         self.changed = asyncio.Event()  # something was heard of the run
         self.over = asyncio.Event()
         self._contact = parts.clock.monotonic()
@@ -170,10 +172,14 @@ class LiveRun:
                 self.parts.tell(self.studio, "progress")
             case CheckpointDone():
                 if not report.ok:
-                    await self._warn(f"A checkpoint could not be saved: {report.detail}")
+                    await self._warn("storage", f"A checkpoint could not be saved: {report.detail}")
+                elif self._warned == "storage":
+                    await self._warn("", "")
                 self.parts.tell(self.studio, "checkpoint")
+            case Warning_() if report.kind != "storage" or self._warned != "storage":
+                await self._warn(report.kind, report.detail)
             case Warning_():
-                await self._warn(report.detail)
+                pass  # the same trouble in other words
 
     async def on_commit(self, reason: str) -> None:
         """A checkpoint of this run became durable. Only when it was the last one may the volume go with the run."""
@@ -183,12 +189,14 @@ class LiveRun:
             await self.update(final_saved=final, launched=True)
         self.parts.tell(self.studio, "checkpoint")
 
-    async def _warn(self, text: str) -> None:
-        """A warning during a run leaves its status as it is."""
-        if self.studio.status in (Status.RUNNING, Status.STARTING):
-            self.studio = replace(self.studio, status_message=text[:4096])
-            await self.parts.records.update_studio(self.studio.session_id, status_message=text[:4096])
-            self.parts.tell(self.studio, "status")
+    async def _warn(self, kind: str, text: str) -> None:
+        """A warning during a run leaves its status as it is. Kind '': the trouble is over."""
+        if self.studio.status not in (Status.RUNNING, Status.STARTING):
+            return
+        self._warned, first = kind, text.partition("\n")[0][:MAX_WARNING]
+        self.studio = replace(self.studio, status_message=first)
+        await self.parts.records.update_studio(self.studio.session_id, status_message=first)
+        self.parts.tell(self.studio, "status")
 
     # --- the run itself -------------------------------------------------------------------------------------------
 

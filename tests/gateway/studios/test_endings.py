@@ -381,7 +381,7 @@ async def test_run_that_left_but_lingers_is_ended(tmp_path: Path) -> None:
         assert world.compute.released == [studio.session_id]
 
 
-async def test_warnings_leave_it_running(tmp_path: Path) -> None:
+async def test_warnings_leave_it_running_and_go_when_all_is_well(tmp_path: Path) -> None:
     async with studio_world(tmp_path) as world:
         studio = await world.add()
         agent = await world.run(studio.session_id)
@@ -389,9 +389,14 @@ async def test_warnings_leave_it_running(tmp_path: Path) -> None:
         await world.lifecycle.on_message(agent.run_id, disk)
         view = await seen(world, studio)
         assert (view.status, view.status_message) == (Status.RUNNING, "the studio's disk is nearly full")
-        failed = CheckpointDone(run=agent.run_id, at=0, ok=False, reason="interval", detail="the store is away")
+        failed = CheckpointDone(run=agent.run_id, at=0, ok=False, reason="interval", detail="the store is away\nat 1")
         await world.lifecycle.on_message(agent.run_id, failed)
-        assert "the store is away" in (await seen(world, studio)).status_message
+        same = Warning_(run=agent.run_id, at=0, kind="storage", detail="in other words")
+        await world.lifecycle.on_message(agent.run_id, same)
+        assert (await seen(world, studio)).status_message == "A checkpoint could not be saved: the store is away"
+        saved = CheckpointDone(run=agent.run_id, at=0, ok=True, reason="interval")
+        await world.lifecycle.on_message(agent.run_id, saved)
+        assert (await seen(world, studio)).status_message == ""
 
 
 async def test_end_is_written_down_when_the_store_comes_back(tmp_path: Path) -> None:
