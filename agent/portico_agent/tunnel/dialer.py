@@ -22,6 +22,8 @@ MAX_STREAMS = 480
 TOOL_SECONDS = 5.0
 """To connect a port of the tool on the same machine; the gateway waits 10 s for our byte."""
 UPGRADE_SECONDS = 10.0
+SHORT_LIFE = 1.0
+"""A spare that ends sooner is a failure: whoever accepts and hangs up must not be dialled in a tight circle."""
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +80,7 @@ class Dialer:
         self._backoff = backoff or Backoff()
         self._dialling: set[TunnelEnd] = set()
         self._starting = 0
-        self._spares: set[TunnelEnd] = set()
+        self._spares: dict[TunnelEnd, float] = {}  # and since when
         self._streams: set[TunnelEnd] = set()
         self._extra = 0  # spares a burst asked for beyond the floor, not dialled yet
         self._failed = False
@@ -154,7 +156,7 @@ class Dialer:
 
     def accepted(self, connection: TunnelEnd) -> None:
         self._dialling.discard(connection)
-        self._spares.add(connection)
+        self._spares[connection] = self._clock.monotonic()
         self._backoff.reset()
         self.connected.set()
         self._changed.set()
@@ -164,7 +166,7 @@ class Dialer:
             self._gateway.forget_token(connection.token)
 
     def claimed(self, connection: TunnelEnd, claim: Claim) -> None:
-        self._spares.discard(connection)
+        self._spares.pop(connection, None)
         self._extra = max(self._extra, claim.wanted - self._starting - len(self._dialling))
         self._changed.set()
         if self._group is None or not self._allowed(claim.port) or len(self._streams) >= MAX_STREAMS:
@@ -194,7 +196,9 @@ class Dialer:
         if connection in self._dialling:
             self._dialling.discard(connection)
             self._has_failed(why)
-        self._spares.discard(connection)
+        since = self._spares.pop(connection, None)
+        if since is not None and self._clock.monotonic() - since < SHORT_LIFE:
+            self._has_failed(why)
         self._streams.discard(connection)
         if not self._spares:
             self.connected.clear()

@@ -188,6 +188,13 @@ class Registry:
         Raises ToolRefused when nothing listens there, TooMany when too many wait already, Unavailable when the studio
         has no run, or no connection came within 10 s.
         """
+        for _ in range(MAX_ATTEMPTS):
+            connection = await self._claim_once(session_id, port, kind)
+            if connection.state is State.BUSY:
+                return connection  # else it was lost between the agent's accept and now
+        raise Unavailable("The studio's tool closes its connections at once; try again in a moment.")
+
+    async def _claim_once(self, session_id: str, port: int, kind: Kind) -> TunnelConnection:
         pool = self._pools.get(session_id)
         if pool is None:
             raise Unavailable("The studio is not running.")

@@ -403,3 +403,19 @@ async def test_a_gateway_without_a_broker_says_so_and_the_agent_waits(tmp_path: 
             task.cancel()
     await house.gatehouse.die()
     assert isinstance(agent.road, ControlRoad) and quick().failures == 0
+
+
+async def test_a_client_that_falls_silent_is_cut_off_and_its_will_heard(house: BusHouse) -> None:
+    def text(value: str) -> bytes:
+        return len(value).to_bytes(2, "big") + value.encode()
+
+    will = msgspec.json.encode(status("unreachable")).decode()
+    rest = text(RUN) + text(topic(RUN, "status")) + text(will) + text(RUN) + text(RUNS[RUN])
+    content = text("MQTT") + bytes([4, 0xEE, 0, 1]) + rest  # keepalive: one second
+    reader, writer = await asyncio.open_connection(house.broker.host, house.broker.port)
+    length = len(content)
+    writer.write(bytes([0x10, length % 128 | 128, length // 128]) + content)
+    assert (await reader.readexactly(4))[3] == 0
+    await house.next_status("unreachable", seconds=4)
+    assert await reader.read() == b""
+    writer.close()

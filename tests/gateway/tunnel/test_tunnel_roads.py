@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -440,3 +441,12 @@ async def test_a_probe_sends_no_path_that_is_not_one(tmp_path: Path, path: str) 
     async with gatehouse(tmp_path / "e.sock") as house:
         reply = await probe(house.registry, Probe(id=1, session_id=STUDIO, port=80, path=path, timeout=5))
         assert (reply.status, reply.detail) == (0, "the path is not one")
+
+
+async def test_a_tcp_connection_watches_for_a_peer_that_vanishes() -> None:
+    async with roads() as road:
+        connection = next(iter(road.registry._pools[STUDIO].connections))
+        ours = connection.transport.get_extra_info("socket")
+        for sock in (ours, *(s.transport.get_extra_info("socket") for s in road.dialer._spares if s.transport)):
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 15_000
