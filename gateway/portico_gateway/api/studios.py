@@ -16,6 +16,7 @@ from portico_gateway.api.requests import (
     workspace_id,
 )
 from portico_gateway.api.table import Route, answer
+from portico_gateway.auth.permissions import NO_STUDIO
 from portico_gateway.auth.values import Action, Actor
 from portico_gateway.errors import BadRequest, NotFound
 from portico_gateway.studios.values import (
@@ -33,7 +34,7 @@ async def _view(parts: Parts, request: web.Request, actor: Actor) -> StudioView:
     """The studio of the path; a workspaceId that is not its own means it is not there."""
     session_id = request.match_info["sessionId"]
     if not is_session_id(session_id):
-        raise NotFound("no such studio")
+        raise NotFound(NO_STUDIO)
     wanted = number(request, "workspaceId", 0, 2**63 - 1) or None
     return await parts.studios.describe(actor, session_id, wanted)
 

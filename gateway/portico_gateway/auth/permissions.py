@@ -26,6 +26,9 @@ among them, since who can make it public, or set a variable of its environment, 
 ON_PRIVATE = frozenset({Action.STUDIO_EXECUTE, Action.STUDIO_DELETE})
 """On somebody else's private studio these need STUDIO_ADMIN; who is named in it may start and stop it as well."""
 
+NO_STUDIO = "there is no such studio, or it is not for you to see"
+"""One sentence for both, so that nobody learns which."""
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -82,5 +85,5 @@ def require(standing: Standing, action: Action, studio: StudioRights | None) -> 
     if why is None:
         return
     if refusal(standing, Action.STUDIO_READ, studio) is not None:
-        raise NotFound("no such studio" if studio is not None else "no such workspace")
+        raise NotFound(NO_STUDIO if studio is not None else "no such workspace")
     raise Forbidden(why)

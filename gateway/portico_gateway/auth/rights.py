@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from portico_gateway.auth import accounts
-from portico_gateway.auth.permissions import Standing, permitted, require
+from portico_gateway.auth.permissions import NO_STUDIO, Standing, permitted, require
 from portico_gateway.auth.values import Action, Actor, Role, StudioRights, User
 from portico_gateway.errors import Forbidden, NotFound
 from portico_gateway.store.engine import Store
@@ -55,7 +55,7 @@ class RightsService:
         async with self._store.connect() as connection:
             row = (await connection.execute(sa.select(studios).where(studios.c.session_id == session_id))).first()
         if row is None:
-            raise NotFound("no such studio")
+            raise NotFound(NO_STUDIO)
         allowed = frozenset(row.allowed_user_ids)
         return StudioRights(session_id, row.workspace_id, row.creator_id, row.is_private, allowed)
 
