@@ -1,9 +1,11 @@
 """People over a real store, with a clock that jumps and passwords that are quick to hash.
 
-`async with auth_world(folder) as world`: the first start has happened; `world.admin` is its administrator.
+`async with auth_world(folder) as world`: the first start has happened, and its link waits at `world.first_link`. Over
+SQLite, or over the server that PORTICO_TEST_DATABASE names; its tables are emptied for each new folder.
 """
 
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +29,7 @@ from portico_gateway.auth.values import Actor, Role, User
 from portico_gateway.link.messages import Revoke
 from portico_gateway.settings import Secret, Settings
 from portico_gateway.store.engine import Store
-from portico_gateway.store.tables import members, studios, users
+from portico_gateway.store.tables import members, metadata, studios, users
 from portico_shared.clock import JumpingClock
 from portico_shared.ids import new_lineage, new_session_id
 
@@ -117,17 +119,22 @@ class AuthWorld:
         """Every value of every table, as text."""
         found = []
         async with self.store.connect() as connection:
-            tables = await connection.execute(sa.text("SELECT name FROM sqlite_master WHERE type = 'table'"))
-            for table in tables.scalars().all():
-                rows = await connection.execute(sa.text(f'SELECT * FROM "{table}"'))
+            for table in metadata.sorted_tables:
+                rows = (await connection.execute(sa.select(table))).all()
                 found += [str(value) for row in rows for value in row]
         return "\n".join(found)
 
 
 @contextlib.asynccontextmanager
 async def auth_world(folder: Path, *, token: str = "", sharing: Sharing | None = None) -> AsyncIterator[AuthWorld]:
-    clock, settings = JumpingClock(), Settings(data=folder, bootstrap_token=Secret(token))
+    clock, database = JumpingClock(), os.environ.get("PORTICO_TEST_DATABASE", "")
+    settings = Settings(data=folder, database=database, bootstrap_token=Secret(token))
     async with Store(settings.database_url) as store:
+        if database and not (folder / "emptied").exists():
+            names = ", ".join(metadata.tables)
+            async with store.begin() as connection:
+                await connection.execute(sa.text(f"TRUNCATE {names} RESTART IDENTITY CASCADE"))
+            (folder / "emptied").touch()
         links, revocations, rights = (
             OneUseLinks(clock, settings.base_url),
             Revocations(clock),
