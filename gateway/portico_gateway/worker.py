@@ -5,9 +5,11 @@ control's absence.
 """
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -16,6 +18,7 @@ from pathlib import Path
 
 import uvloop
 
+from portico_gateway.edge import limits
 from portico_gateway.edge.connection import log
 from portico_gateway.edge.dispatch import Edge, sweep_forever
 from portico_gateway.edge.gate import Gate
@@ -24,7 +27,7 @@ from portico_gateway.edge.routes import RouteTable
 from portico_gateway.edge.visitors import Visitors
 from portico_gateway.errors import PorticoError
 from portico_gateway.link.client import LinkClient, News
-from portico_gateway.link.messages import ControlMessage, Hello, Probe
+from portico_gateway.link.messages import ControlMessage, Drain, Hello, Keys, Probe
 from portico_gateway.proxy.upstream import ControlUpstream
 from portico_gateway.settings import Settings, load
 from portico_gateway.tunnel.acceptor import Acceptor, broker_address
@@ -35,6 +38,7 @@ from portico_shared.tasks import spawn
 
 DRAIN_SECONDS = 30.0
 READY_EVERY = 1.0
+RECHECK_EVERY = 60.0
 BACKLOG = 4096
 
 
@@ -53,7 +57,10 @@ class Worker:
         self.presence = PresenceBook(self.link.tell, self.clock)
         self.upstream = ControlUpstream(run / "control.sock")
         self.visitors = Visitors(self.clock)
+        self.leaving = asyncio.Event()
+        """Set by SIGTERM, or by control: time to drain."""
         self._control_ready = False
+        self._doubts = asyncio.Event()
         self.edge = Edge(
             settings,
             control=self.link,
@@ -65,22 +72,22 @@ class Worker:
             routes=self.routes,
             presence=self.presence,
             clock=self.clock,
+            most_connections=connections_allowed(),
             ready=lambda: self._control_ready and self.link.connected.is_set() and self.routes.known,
         )
 
     async def run(self, sockets: Iterable[socket.socket]) -> None:
         """Serve until SIGTERM, then drain: stop accepting, finish what is under way, at most 30 s."""
         loop = asyncio.get_running_loop()
-        leaving = asyncio.Event()
-        loop.add_signal_handler(signal.SIGTERM, leaving.set)
+        loop.add_signal_handler(signal.SIGTERM, self.leaving.set)
         loop.add_signal_handler(signal.SIGINT, lambda: None)  # the supervisor decides
         try:
-            await self.serve(sockets, leaving)
+            await self.serve(sockets)
         finally:
             loop.remove_signal_handler(signal.SIGTERM)
             loop.remove_signal_handler(signal.SIGINT)
 
-    async def serve(self, sockets: Iterable[socket.socket], leaving: asyncio.Event) -> None:
+    async def serve(self, sockets: Iterable[socket.socket]) -> None:
         """Serve until `leaving` is set, then drain."""
         loop = asyncio.get_running_loop()
         servers = [await self._listen(loop, each) for each in sockets]
@@ -91,8 +98,9 @@ class Worker:
                     group.create_task(self.registry.run(), name="tunnels"),
                     group.create_task(sweep_forever(self.edge, self.clock), name="sweep"),
                     group.create_task(self._watch_control(), name="readiness"),
+                    group.create_task(self._recheck_forever(), name="recheck"),
                 ]
-                await leaving.wait()
+                await self.leaving.wait()
                 for server in servers:
                     server.close()
                 self.edge.drain()
@@ -124,11 +132,23 @@ class Worker:
     def _pushed(self, message: ControlMessage) -> None:
         if isinstance(message, Probe):
             spawn(self._probe(message), name="probe")
+        elif isinstance(message, Drain):
+            self.leaving.set()
         else:
             self.edge.apply(message)
+            if isinstance(message, Keys):  # control is back; what it revoked meanwhile was told to nobody
+                self._doubts.set()
 
     async def _probe(self, question: Probe) -> None:
         self.link.tell(await probe(self.registry, question))
+
+    async def _recheck_forever(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RECHECK_EVERY):
+                    await self._doubts.wait()
+            self._doubts.clear()
+            await self.edge.recheck()
 
     async def _watch_control(self) -> None:
         """Ask control's own /readyz every second, so that ours answers at once."""
@@ -149,6 +169,14 @@ class Worker:
             return False
 
 
+def connections_allowed() -> int:
+    """Client connections this process has descriptors for: each may need one upstream; some stay for tunnels."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return max(16, min(limits.MOST, hard // 3))
+
+
 def listeners(settings: Settings) -> list[socket.socket]:
     """The inherited sockets; started alone (no `PORTICO_FDS`), sockets of our own."""
     inherited = os.environ.get("PORTICO_FDS", "")
@@ -158,7 +186,17 @@ def listeners(settings: Settings) -> list[socket.socket]:
         found = [socket.create_server((settings.listen_host, settings.listen_port), backlog=BACKLOG)]
     for each in found:
         each.setblocking(False)
+        _notice_dead_clients(each)
     return found
+
+
+def _notice_dead_clients(listener: socket.socket) -> None:
+    """Accepted connections inherit these: a laptop that was closed under a WebSocket is noticed in two minutes."""
+    if listener.family != socket.AF_UNIX:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
 
 
 def main() -> None:

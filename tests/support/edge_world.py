@@ -151,7 +151,6 @@ class EdgeWorld:
     dialer: Dialer
     port: int
     settings: Settings
-    leaving: asyncio.Event
     application: web.AppRunner
     _writers: list[asyncio.StreamWriter] = field(default_factory=list)
     _servers: list[asyncio.Server] = field(default_factory=list)
@@ -277,23 +276,23 @@ async def edge_world(**options: Any) -> AsyncIterator[EdgeWorld]:
         listener.setblocking(False)
         port = int(listener.getsockname()[1])
         settings = Settings(data=data, listen=f"127.0.0.1:{port}", **options)
-        worker, leaving = Worker(settings), asyncio.Event()
+        worker = Worker(settings)
         runner = web.AppRunner(control.application(), shutdown_timeout=0.1)
         await runner.setup()
         await web.UnixSite(runner, str(data / "run" / "control.sock")).start()
         async with LinkServer(data / "run" / "link.sock", control) as link, asyncio.TaskGroup() as group:
-            serving = group.create_task(worker.serve([listener], leaving))
+            serving = group.create_task(worker.serve([listener]))
             stub = GatewayStub(f"http://127.0.0.1:{port}", host=settings.host)
             dialer = Dialer(stub, lambda port: True, backoff=Backoff(base=0.01, cap=0.05))
             dialing = group.create_task(dialer.run())
-            world = EdgeWorld(worker, control, link, dialer, port, settings, leaving, runner)
+            world = EdgeWorld(worker, control, link, dialer, port, settings, runner)
             try:
                 await until(lambda: worker.routes.known and dialer.connected.is_set())
                 yield world
             finally:
                 await world.close()
                 dialing.cancel()
-                leaving.set()
+                worker.leaving.set()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(2):
                         await asyncio.wait([serving])

@@ -18,7 +18,7 @@ TITLES = {
     504: "The tool takes too long",
 }
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width,initial-scale=1"><style>
+<meta name="viewport" content="width=device-width,initial-scale=1">{again}<style>
 :root{{color-scheme:light dark}}
 body{{font:17px/1.5 system-ui,sans-serif;max-width:34rem;margin:18vh auto;padding:0 24px}}
 h1{{font-size:1.4rem}}p{{opacity:.8}}</style></head><body><main><h1>{title}</h1><p>{message}</p></main></body></html>
@@ -44,13 +44,16 @@ def respond(
 def problem(
     status: int, message: str, *, for_people: bool, keep_alive: bool, head_only: bool = False, **more: object
 ) -> bytes:
-    """An error: a page for people, else JSON with `message` and what else is given."""
+    """An error: a page for people, else JSON with `message` and what else is given. 503 says when to try again."""
+    lines, again = ((b"Retry-After: 3",), '<meta http-equiv="refresh" content="3">') if status == 503 else ((), "")
     if for_people:
         title = TITLES.get(status, REASONS.get(status, "Something went wrong"))
-        body = _PAGE.format(title=html.escape(title), message=html.escape(message)).encode()
-        return respond(status, body, "text/html; charset=utf-8", keep_alive=keep_alive, head_only=head_only)
+        body = _PAGE.format(title=html.escape(title), message=html.escape(message), again=again).encode()
+        return respond(
+            status, body, "text/html; charset=utf-8", keep_alive=keep_alive, head_only=head_only, lines=lines
+        )
     body = json.dumps({"message": message, **more}).encode()
-    return respond(status, body, "application/json", keep_alive=keep_alive, head_only=head_only)
+    return respond(status, body, "application/json", keep_alive=keep_alive, head_only=head_only, lines=lines)
 
 
 def redirect(status: int, location: str, *, keep_alive: bool, lines: tuple[bytes, ...] = ()) -> bytes:

@@ -5,19 +5,28 @@ import logging
 from typing import Protocol, cast
 
 from portico_gateway.edge import answers, head
-from portico_gateway.edge.head import BadHead, Head
+from portico_gateway.edge.head import BadHead, Head, is_navigation
 from portico_gateway.proxy.exchange import Exchange
 from portico_gateway.proxy.upgrade import WebSocketExchange
 
 HEAD_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 75.0
+BODY_SECONDS = 60.0
+"""Silence of a client in the middle of its request's body."""
 RESPONSE_SECONDS = 600.0
 """Silence of a tool before its response head; long polls and slow reports stay well below."""
 STUCK_SECONDS = 120.0
 """A client that takes not one byte for so long is gone."""
 LINGER_SECONDS = 30.0
+"""To take the last bytes of a response whose connection then ends."""
+DISCARD_SECONDS = 5.0
+"""How long what a refused client still sends is read and dropped: closing at once would be a reset, and the client
+might never see its answer."""
+HALF_CLOSED_SECONDS = 5.0
+"""A WebSocket whose client has ended its direction may finish the other one; then both end."""
 HIGH_WATER = 256 * 1024
-CACHED_HEADS = 16
+CACHED_HEADS = 8
+MAX_CACHED_HEAD = 4096
 END = b"\r\n\r\n"
 log = logging.getLogger("portico.edge")
 
@@ -37,10 +46,11 @@ class Dispatcher(Protocol):
 
 
 class ClientConnection(asyncio.Protocol):
+    """`exchange` is the request under way upstream; without one, a request is either being read or being decided."""
+
     def __init__(self, dispatcher: Dispatcher) -> None:
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set in connection_made
         self.peer = ""
-        self.local = False
         self.exchange: Exchange | None = None
         self.requests = 0
         self.session_id = ""
@@ -51,43 +61,45 @@ class ClientConnection(asyncio.Protocol):
         self._deciding = False
         self._request: Head | None = None
         self._heads: dict[bytes, Head] = {}
-        self._since = 0.0
+        self._since = 0.0  # of what the sweep measures now: head, idleness, silence, lingering
+        self._head_began = False
+        self._body_seen = 0
         self._paused_at: float | None = None
         self._closing = False
+        self._discarding = False
         self._ended = False
 
     # --- asyncio ------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport = cast(asyncio.Transport, transport)  # uvloop has transports of its own kind
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are not its children, only alike
         peer = transport.get_extra_info("peername")
-        self.local = not isinstance(peer, tuple)
         self.peer = peer[0] if isinstance(peer, tuple) else "unix"
         self._since = self._dispatcher.monotonic()
-        transport.set_write_buffer_limits(HIGH_WATER)
+        self.transport.set_write_buffer_limits(HIGH_WATER)
         if not self._dispatcher.opened(self):
             self._closing = True
-            transport.abort()
+            self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        if self._closing:
-            return
         if self.exchange is not None:
             self.exchange.client_data(data)
             return
+        if self._closing:
+            return
         self._buffer = self._buffer + data if self._buffer else data
-        if self._deciding:
+        if self._deciding or self._paused_at is not None:
             if len(self._buffer) > 2 * head.MAX_HEAD:
-                self.transport.pause_reading()
+                self.pause_reading()
             return
         self._next()
 
     def eof_received(self) -> bool:
-        if self.exchange is not None:
-            return self.exchange.client_eof()
         self._ended = True
-        return self._deciding
+        if self.exchange is not None:
+            self._since = self._dispatcher.monotonic()
+            return self.exchange.client_eof()
+        return not self._closing and (self._deciding or bool(self._buffer and not self._head_began))
 
     def connection_lost(self, error: Exception | None) -> None:
         self._closing = True
@@ -106,47 +118,68 @@ class ClientConnection(asyncio.Protocol):
         self._paused_at = None
         if self.exchange is not None:
             self.exchange.client_resume()
+        elif not self._deciding and not self._closing:
+            self.resume_reading()
+            self._go_on()
 
     # --- requests -----------------------------------------------------------------------------------------------
 
     def _next(self) -> None:
         """Read the next head, if it is there, and have it decided."""
+        if self._buffer.startswith(b"\r\n"):
+            self._buffer = self._buffer[2:]  # one empty line ahead of a request is tolerated (RFC 9112, 2.2)
         end = self._buffer.find(END)
         if end < 0 or end > head.MAX_HEAD:
-            if len(self._buffer) > head.MAX_HEAD:
-                self.refuse(431, "the request's head is larger than 32 KiB")
-            elif (wrong := head.hopeless(self._buffer)) is not None:
-                self.refuse(wrong.status, str(wrong))
+            self._unfinished()
             return
         block, self._buffer = self._buffer[:end], self._buffer[end + len(END) :]
         request = self._heads.get(block)
         if request is None:
             try:
-                request = head.parse(block)
+                request = self._parse(block)
             except BadHead as error:
                 self.refuse(error.status, str(error))
                 return
-            if len(self._heads) >= CACHED_HEADS:
-                self._heads.clear()
-            if not request.upgrade:
-                self._heads[block] = request
         self.requests += 1
+        self._head_began = False
         self._request = request
         self._deciding = True
         self._dispatcher.dispatch(self, request)
+
+    def _parse(self, block: bytes) -> Head:
+        """Read a head that this connection has not seen lately: browsers repeat theirs."""
+        request = head.parse(block)
+        if len(self._heads) >= CACHED_HEADS:
+            self._heads.clear()
+        if not request.upgrade and len(block) <= MAX_CACHED_HEAD:
+            self._heads[block] = request
+        return request
+
+    def _unfinished(self) -> None:
+        if len(self._buffer) > head.MAX_HEAD:
+            self.refuse(431, "the request's head is larger than 32 KiB")
+        elif self._buffer and (wrong := head.hopeless(self._buffer)) is not None:
+            self.refuse(wrong.status, str(wrong))
+        elif self._ended:
+            self._close()
+        elif self._buffer and not self._head_began:
+            self._head_began = True
+            if self.requests:
+                self._since = self._dispatcher.monotonic()
 
     def start_exchange(self, exchange: Exchange) -> None:
         """The request goes upstream."""
         self._deciding = False
         self.exchange = exchange
         self._since = self._dispatcher.monotonic()
-        if not exchange.request_done and not exchange.head.length:
-            self.transport.resume_reading()
+        self._body_seen = 0
         early, self._buffer = self._buffer, b""
         if early:
             exchange.client_data(early)
-        if self._paused_at is not None:
-            exchange.client_pause()
+        if self.draining and self.exchange is exchange:
+            exchange.drain(0)
+        if self._ended and self.exchange is exchange and not exchange.client_eof():
+            self._close()
         if self.exchange is exchange:
             exchange.start()
 
@@ -157,10 +190,11 @@ class ClientConnection(asyncio.Protocol):
         if self._closing:
             return
         self.transport.write(response)
-        if not keep_alive or self._ended or self.draining or (request is not None and request.length != 0):
-            self._close()
-            return
-        self._after()
+        unread = request is not None and request.length != 0
+        if unread or not keep_alive or self.draining:
+            self._close(unread=unread or bool(self._buffer))
+        else:
+            self._after()
 
     def hand_over(self) -> tuple[asyncio.Transport, bytes]:
         """The connection leaves HTTP: whoever takes it owns transport and what was read beyond the head."""
@@ -175,20 +209,33 @@ class ClientConnection(asyncio.Protocol):
         self._deciding = False
         if not self._closing:
             self.transport.write(answers.problem(status, message, for_people=False, keep_alive=False))
-            self._close()
+            self._close(unread=True)
 
     def _after(self) -> None:
         """Ready for the next request; it may be here already."""
         self._since = self._dispatcher.monotonic()
-        if not self.transport.is_closing() and not self.transport.is_reading():
-            self.transport.resume_reading()
-        if self._buffer:
+        self.resume_reading()
+        if self._buffer:  # not from here: a thousand small requests in one piece would be a thousand frames deep
+            asyncio.get_running_loop().call_soon(self._go_on)
+        elif self._ended:
+            self._close()
+
+    def _go_on(self) -> None:
+        idle = self.exchange is None and not self._deciding and not self._closing
+        if idle and self._buffer and self._paused_at is None:
             self._next()
 
-    def _close(self) -> None:
+    def _close(self, *, unread: bool = False) -> None:
+        """End the connection once everything is written. `unread`: the client may still be sending."""
         self._closing = True
+        self._buffer = b""
         self._since = self._dispatcher.monotonic()
-        self.transport.close()
+        if unread and not self._ended and not self.transport.is_closing() and self.transport.can_write_eof():
+            self._discarding = True
+            self.transport.write_eof()
+            self.resume_reading()
+        else:
+            self.transport.close()
 
     # --- the client side of an exchange ---------------------------------------------------------------------------
 
@@ -204,42 +251,41 @@ class ClientConnection(asyncio.Protocol):
             self.transport.resume_reading()
 
     def finished(self, keep_alive: bool, rest: bytes) -> None:
-        exchange, self.exchange = self.exchange, None
-        if exchange is not None:
-            self._dispatcher.exchanged(self, exchange)
-        if not keep_alive or self.draining:
-            self._close()
-            return
-        self._buffer = rest
-        self._after()
-
-    def failed(self, status: int, message: str) -> None:
-        exchange, self.exchange = self.exchange, None
-        if self._closing:
-            return
-        request = self._request
-        for_people = request is not None and b"text/html" in (request.get(b"accept") or b"")
-        keep_alive = (
-            request is not None
-            and request.keep_alive
-            and (exchange is None or exchange.request_done)
-            and not isinstance(exchange, WebSocketExchange)
-            and status != 400
-        )
-        self.transport.write(answers.problem(status, message, for_people=for_people, keep_alive=keep_alive))
-        if exchange is not None:
-            self._dispatcher.exchanged(self, exchange)
+        unread = self._end_exchange()
         if keep_alive and not self.draining:
+            self._buffer = rest
             self._after()
         else:
-            self._close()
+            self._close(unread=unread or bool(rest))
+
+    def failed(self, status: int, message: str) -> None:
+        request, exchange = self._request, self.exchange
+        unread = self._end_exchange()
+        if self._closing or request is None:
+            return
+        keep_alive = request.keep_alive and not unread and not isinstance(exchange, WebSocketExchange)
+        people, head_only = is_navigation(request), request.method == b"HEAD"
+        self.transport.write(
+            answers.problem(status, message, for_people=people, keep_alive=keep_alive, head_only=head_only)
+        )
+        if keep_alive and not self.draining:
+            self._buffer = exchange.rest if exchange is not None else b""
+            self._after()
+        else:
+            self._close(unread=unread)
 
     def broken(self) -> None:
-        exchange, self.exchange = self.exchange, None
-        if exchange is not None:
-            self._dispatcher.exchanged(self, exchange)
+        self._end_exchange()
         self._closing = True
         self.transport.abort()
+
+    def _end_exchange(self) -> bool:
+        """The exchange is over. Returns whether its request's body was not read to the end."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is None:
+            return False
+        self._dispatcher.exchanged(self, exchange)
+        return not exchange.request_done
 
     # --- time ---------------------------------------------------------------------------------------------------
 
@@ -247,27 +293,43 @@ class ClientConnection(asyncio.Protocol):
         """Called every half second or so: ends what is overdue."""
         waited = now - self._since
         if self._closing:
-            if waited > LINGER_SECONDS:
+            limit = DISCARD_SECONDS if self._discarding else LINGER_SECONDS
+            if waited > limit and (waited > LINGER_SECONDS or not self.transport.get_write_buffer_size()):
                 self.transport.abort()
         elif self._paused_at is not None and now - self._paused_at > STUCK_SECONDS:
-            self.broken()
+            self._give_up()
         elif self.exchange is not None:
-            if self.exchange.waiting_for_head and waited > RESPONSE_SECONDS:
-                exchange = self.exchange
-                exchange.cancel()
-                self.failed(504, "The studio's tool has not answered for ten minutes.")
+            self._sweep_exchange(self.exchange, now, waited)
         elif self._deciding:
             return
-        elif self._buffer or not self.requests:
+        elif self._head_began or not self.requests:
             if waited > HEAD_SECONDS:
                 self.refuse(408, "the request's head took longer than 10 s")
         elif waited > KEEP_ALIVE_SECONDS:
             self._close()
 
+    def _sweep_exchange(self, exchange: Exchange, now: float, waited: float) -> None:
+        if not exchange.request_done:
+            if exchange.client_bytes != self._body_seen or not self.transport.is_reading():
+                self._body_seen, self._since = exchange.client_bytes, now
+            elif waited > BODY_SECONDS:
+                self._give_up()
+        elif exchange.waiting_for_head:
+            if waited > RESPONSE_SECONDS:
+                exchange.cancel()
+                self.failed(504, "The studio's tool has not answered for ten minutes.")
+        elif self._ended and isinstance(exchange, WebSocketExchange) and waited > HALF_CLOSED_SECONDS:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        if self.exchange is not None:
+            self.exchange.cancel()
+        self.broken()
+
     def drain(self, code: int) -> None:
-        """The gateway is leaving: finish what is under way, take nothing new."""
+        """The gateway is leaving: finish what is under way, take nothing new. Who has just come is served once."""
         self.draining = True
         if self.exchange is not None:
             self.exchange.drain(code)
-        elif not self._deciding and not self._closing:
+        elif self.requests and not (self._deciding or self._closing or self._buffer):
             self._close()

@@ -4,17 +4,17 @@ import json
 from collections.abc import Callable
 from typing import Protocol
 
-from portico_gateway.edge import access_log, answers
-from portico_gateway.edge.connection import ClientConnection
-from portico_gateway.edge.gate import Admitted, Answered, Gate, bearer_of, is_navigation
-from portico_gateway.edge.head import Head
+from portico_gateway.edge import access_log, answers, limits
+from portico_gateway.edge.connection import ClientConnection, log
+from portico_gateway.edge.gate import Admitted, Answered, Gate, bearer_of
+from portico_gateway.edge.head import Head, is_navigation
 from portico_gateway.edge.hosts import Hosts, Target
 from portico_gateway.edge.limits import Limits
 from portico_gateway.edge.presence import PresenceBook
 from portico_gateway.edge.routes import RouteTable
 from portico_gateway.edge.visitors import Visitor, Visitors, matches
 from portico_gateway.errors import PorticoError
-from portico_gateway.link.messages import CheckRun, ControlMessage, Drain, Revoke, Route, RouteGone, Verdict
+from portico_gateway.link.messages import CheckRun, ControlMessage, Revoke, Route, RouteGone, Verdict
 from portico_gateway.proxy import request_head, upgrade
 from portico_gateway.proxy.exchange import Exchange
 from portico_gateway.proxy.upgrade import GOING_AWAY, WebSocketExchange
@@ -59,6 +59,7 @@ class Edge:
         presence: PresenceBook,
         clock: Clock,
         ready: Callable[[], bool],
+        most_connections: int = limits.MOST,
     ) -> None:
         self.connections: set[ClientConnection] = set()
         self.draining = False
@@ -74,7 +75,7 @@ class Edge:
         self._clock = clock
         self._ready = ready
         self._hosts = Hosts(settings.host, settings.studio_domain)
-        self._limits = Limits()
+        self._limits = Limits(most_connections)
         self._trusted = frozenset(p.strip() for p in settings.trusted_proxies.split(",") if p.strip())
 
     def protocol(self) -> ClientConnection:
@@ -122,13 +123,18 @@ class Edge:
                 self._cut(lambda c: c.session_id == message.session_id)
             case Route() if message.state != "running":
                 self._cut(lambda c: c.session_id == message.session_id and isinstance(c.exchange, WebSocketExchange))
-            case Drain():
-                self.drain()
 
     def _cut(self, applies: Callable[[ClientConnection], bool]) -> None:
         for connection in list(self.connections):
             if connection.exchange is not None and applies(connection):
                 connection.exchange.cut()
+
+    async def recheck(self) -> None:
+        """Ask control whether those who are connected now still may be: the net under a lost revocation."""
+        held = {c.visitor for c in self.connections if c.exchange is not None and isinstance(c.visitor, Visitor)}
+        for visitor in held:
+            if not await self._gate.still(visitor):
+                self._cut(lambda c, gone=visitor: c.visitor == gone)  # type: ignore[misc]
 
     # --- requests -----------------------------------------------------------------------------------------------
 
@@ -220,6 +226,10 @@ class Edge:
         except PorticoError as error:
             self._problem(connection, request, error.status, error.message)
             return
+        except Exception:
+            log.exception("a run's credential could not be checked")
+            self._problem(connection, request, 500, "Portico could not check this; its log says why.")
+            return
         if connection.transport.is_closing():
             return
         if verdict.status != 200:
@@ -247,8 +257,9 @@ class Edge:
         peer, _ = self._client(connection, request)
         try:
             outcome = await self._gate.ask(request, target.session_id, peer)
-        except (PorticoError, ValueError) as error:
-            self._problem(connection, request, 503, str(error))
+        except Exception:
+            log.exception("the gate failed")
+            self._problem(connection, request, 500, "Portico could not decide this request; its log says why.")
             return
         if connection.transport.is_closing():
             return

@@ -8,7 +8,7 @@ from typing import Protocol
 from urllib.parse import parse_qs, quote
 
 from portico_gateway.edge import answers, cookies
-from portico_gateway.edge.head import Head
+from portico_gateway.edge.head import Head, is_navigation
 from portico_gateway.edge.visitors import Visitor, Visitors
 from portico_gateway.errors import Unavailable
 from portico_gateway.link.messages import (
@@ -25,7 +25,8 @@ HANDOVER = b"/_portico/handover"
 NONCE_SECONDS = 600
 COOKIE_LIFE = 7 * 24 * 3600
 """The browser keeps the cookie beyond the JWT's ten minutes: an expired one with a right signature can be renewed."""
-MAX_TOKEN = 512
+ASKED_AGAIN = 3
+"""Times a yes of control's may be overtaken by a revocation before we say 'try again'."""
 _NONCE = re.compile(r"[A-Za-z0-9_-]{43}")
 _TOKEN = re.compile(r"[Bb]earer +([!-~]{1,512})")
 NOT_HERE = "There is no such studio, or it is not shared with you. Ask whoever sent you the link."
@@ -55,21 +56,19 @@ class Answered:
 Outcome = Admitted | Answered
 
 
-def is_navigation(head: Head) -> bool:
-    """Whether a person is going there, rather than a page fetching something."""
-    if head.method not in (b"GET", b"HEAD"):
-        return False
-    mode = head.get(b"sec-fetch-mode")
-    if mode is not None:
-        return mode == b"navigate"
-    return b"text/html" in (head.get(b"accept") or b"")
-
-
 def bearer_of(head: Head) -> str | None:
     """The bearer token of a request; None when there is none or it is no bearer."""
     values = head.values(b"authorization")
     match = _TOKEN.fullmatch(values[0].decode("latin-1")) if len(values) == 1 else None
     return match[1] if match else None
+
+
+def _code_of(head: Head) -> str:
+    try:
+        query = parse_qs(head.target.partition(b"?")[2].decode("latin-1"), max_num_fields=10)
+    except ValueError:  # too many fields
+        return ""
+    return query.get("code", [""])[0][:256]
 
 
 class Gate:
@@ -83,7 +82,7 @@ class Gate:
         if head.target.startswith(HANDOVER):
             return None
         token = bearer_of(head)
-        if token is not None and self._is_ours(token):
+        if token is not None:  # a tool's own token scheme belongs in another header or a cookie
             visitor = self._visitors.from_token(token.encode(), session_id)
             return Admitted(visitor) if visitor else None
         cookie = cookies.find(head, STUDIO_COOKIE.encode())
@@ -104,26 +103,55 @@ class Gate:
     async def _ask(self, head: Head, session_id: str, peer: str) -> Outcome:
         if head.target == HANDOVER or head.target.startswith(HANDOVER + b"?"):
             return await self._redeem(head, session_id, peer)
+        for _ in range(ASKED_AGAIN):
+            outcome = await self._ask_once(head, session_id, peer)
+            if outcome is not None:
+                return outcome
+        raise Unavailable("Rights are changing just now; try again in a moment.")
+
+    async def _ask_once(self, head: Head, session_id: str, peer: str) -> Outcome | None:
+        """None when a revocation overtook control's yes."""
         token = bearer_of(head)
-        if token is not None and self._is_ours(token):
+        if token is not None:
             verdict = await self._control.ask(CheckToken(id=0, token=token, session_id=session_id, peer=peer))
             if verdict.status != 200:
                 return self._refused(head, verdict)
-            return Admitted(self._visitors.vouched(token.encode(), verdict, bearer=True))
-        cookie = cookies.find(head, STUDIO_COOKIE.encode())
-        if cookie is not None and len(cookie) < 4096:
-            text = cookie.decode("latin-1")
-            verdict = await self._control.ask(Renew(id=0, cookie=text, session_id=session_id))
-            if verdict.status == 200:
-                visitor = self._visitors.vouched(verdict.cookie.encode(), verdict, bearer=False)
-                return Admitted(visitor, (cookies.set_line(STUDIO_COOKIE, verdict.cookie, COOKIE_LIFE),))
-            if verdict.status != 401:
-                return self._refused(head, verdict)
-        return self._sign_in(head, session_id)
+            visitor = self._visitors.vouched(token.encode(), verdict, bearer=True)
+            return Admitted(visitor) if visitor is not None else None
+        cookie = self._renewable(head, session_id)
+        if cookie is None:
+            return self._sign_in(head, session_id)
+        verdict = await self._control.ask(Renew(id=0, cookie=cookie, session_id=session_id))
+        if verdict.status == 401:
+            return self._sign_in(head, session_id)
+        if verdict.status != 200:
+            return self._refused(head, verdict)
+        visitor = self._visitors.vouched(verdict.cookie.encode(), verdict, bearer=False)
+        line = cookies.set_line(STUDIO_COOKIE, verdict.cookie, COOKIE_LIFE)
+        return Admitted(visitor, (line,)) if visitor is not None else None
 
-    def _is_ours(self, token: str) -> bool:
-        """Any bearer is taken for ours: a tool's own token scheme belongs in another header or a cookie."""
-        return len(token) <= MAX_TOKEN
+    def _renewable(self, head: Head, session_id: str) -> str | None:
+        """A cookie worth asking about: one with a right signature, expired or not."""
+        cookie = cookies.find(head, STUDIO_COOKIE.encode())
+        if cookie is None:
+            return None
+        if not self._visitors.can_verify:
+            raise Unavailable("Portico is starting; try again in a moment.")
+        return cookie.decode("latin-1") if self._visitors.signed(cookie, session_id) is not None else None
+
+    async def still(self, visitor: Visitor) -> bool:
+        """Whether somebody who was admitted would be admitted now. While control is away: yes."""
+        secret = visitor.secret.decode("latin-1")
+        question: CheckToken | Renew
+        if visitor.bearer:
+            question = CheckToken(id=0, token=secret, session_id=visitor.session_id, peer="")
+        else:
+            question = Renew(id=0, cookie=secret, session_id=visitor.session_id)
+        try:
+            verdict = await self._control.ask(question)
+        except Unavailable:
+            return True
+        return verdict.status not in (401, 403, 404)
 
     def _sign_in(self, head: Head, session_id: str) -> Answered:
         """Nobody yet: a person is sent to the management host, a program is told."""
@@ -143,8 +171,7 @@ class Gate:
 
     async def _redeem(self, head: Head, session_id: str, peer: str) -> Answered:
         """Back from the management host with a one-use code."""
-        query = parse_qs(head.target.partition(b"?")[2].decode("latin-1"), max_num_fields=10)
-        code = query.get("code", [""])[0][:256]
+        code = _code_of(head)
         nonce = (cookies.find(head, NONCE_COOKIE.encode()) or b"").decode("latin-1")
         if head.method != b"GET" or not code:
             return self._problem(head, 400, "This address only serves signing in. Open the studio's own address again.")

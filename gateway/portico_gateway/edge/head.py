@@ -86,6 +86,16 @@ def parse(block: bytes) -> Head:
     return Head(method, target, minor, fields, host, length, keep_alive, upgrade, _expects(fields, minor))
 
 
+def is_navigation(head: Head) -> bool:
+    """Whether a person is going there, rather than a page fetching something."""
+    if head.method not in (b"GET", b"HEAD"):
+        return False
+    mode = head.get(b"sec-fetch-mode")
+    if mode is not None:
+        return mode == b"navigate"
+    return b"text/html" in (head.get(b"accept") or b"")
+
+
 def hopeless(start: bytes) -> BadHead | None:
     """What is wrong already with a head that has not come whole, so that nobody waits for its end."""
     line, end, _ = start.partition(b"\r\n")

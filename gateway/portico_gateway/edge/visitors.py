@@ -1,7 +1,7 @@
 """Who is at a studio's door: the cookie verified here, everything else asked of control and remembered shortly."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jwt
 import msgspec
@@ -26,6 +26,8 @@ class Visitor:
     expires_at: float
     generation: int = 0
     bearer: bool = False
+    secret: bytes = field(default=b"", repr=False)
+    """The cookie or token itself, to ask about it again."""
 
 
 def matches(revocation: Revoke, visitor: Visitor) -> bool:
@@ -50,6 +52,11 @@ class Visitors:
         self._recent: list[Revoke] = []
         self._known: OrderedDict[tuple[str, bytes], Visitor] = OrderedDict()
 
+    @property
+    def can_verify(self) -> bool:
+        """Whether control has ever told its keys."""
+        return bool(self._keys)
+
     def apply(self, message: ControlMessage) -> None:
         match message:
             case Keys():
@@ -68,11 +75,11 @@ class Visitors:
         """The holder of a cookie that counts now, by our own knowledge; None = ask control."""
         known = self._known.get((session_id, cookie))
         if known is None:
-            known = self._verify(cookie, session_id)
+            known = self.signed(cookie, session_id)
             if known is None or self._doubtful(known):
                 return None
-            self._remember((session_id, cookie), known)
-        return known if known.expires_at > self._clock.now() else None
+            self._remember(known)
+        return known if known.expires_at > self._clock.now() and not known.bearer else None
 
     def from_token(self, token: bytes, session_id: str) -> Visitor | None:
         """The holder of a token that control has vouched for lately; None = ask control."""
@@ -81,8 +88,8 @@ class Visitors:
             return None
         return known if known.expires_at > self._clock.now() else None
 
-    def vouched(self, secret: bytes, verdict: Verdict, *, bearer: bool) -> Visitor:
-        """Remember control's yes."""
+    def vouched(self, secret: bytes, verdict: Verdict, *, bearer: bool) -> Visitor | None:
+        """Remember control's yes. None when a revocation overtook it on the way: ask again."""
         visitor = Visitor(
             user_id=verdict.user_id,
             sign_in=verdict.sign_in,
@@ -90,8 +97,11 @@ class Visitors:
             expires_at=verdict.expires_at,
             generation=verdict.generation,
             bearer=bearer,
+            secret=secret,
         )
-        self._remember((verdict.session_id, secret), visitor)
+        if self._doubtful(visitor):
+            return None
+        self._remember(visitor)
         return visitor
 
     def wants_renewal(self, visitor: Visitor) -> bool:
@@ -102,12 +112,13 @@ class Visitors:
             return True
         return any(visitor.generation < each.generation and matches(each, visitor) for each in self._recent)
 
-    def _remember(self, key: tuple[str, bytes], visitor: Visitor) -> None:
-        self._known[key] = visitor
+    def _remember(self, visitor: Visitor) -> None:
+        self._known[visitor.session_id, visitor.secret] = visitor
         while len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
 
-    def _verify(self, cookie: bytes, session_id: str) -> Visitor | None:
+    def signed(self, cookie: bytes, session_id: str) -> Visitor | None:
+        """Whom a cookie with a right signature names, expired or revoked or not; None = it is not control's."""
         if len(cookie) > MAX_COOKIE:
             return None
         for key in self._keys:
@@ -121,7 +132,8 @@ class Visitors:
                 )
                 claims = msgspec.convert(decoded["payload"], StudioCookie)
                 if decoded["header"].get("typ") == TYPE and claims.sub.isdigit():
-                    return Visitor(int(claims.sub), claims.sid, session_id, float(claims.exp), claims.gen)
+                    expires = float(claims.exp)
+                    return Visitor(int(claims.sub), claims.sid, session_id, expires, claims.gen, secret=cookie)
             except (jwt.InvalidTokenError, msgspec.ValidationError):
                 continue
         return None

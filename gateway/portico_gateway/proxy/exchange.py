@@ -56,6 +56,10 @@ class Exchange(asyncio.Protocol):
         self.status = 0
         self.sent = 0
         """Bytes written to the client."""
+        self.client_bytes = 0
+        """Bytes the client has sent of its request's body, or after it."""
+        self.rest = b""
+        """What the client sent beyond this request."""
         self.upstream_connection: UpstreamConnection | None = None
         self._upstream = upstream
         self._request = request
@@ -66,7 +70,6 @@ class Exchange(asyncio.Protocol):
         self._request_chunks = chunked.ChunkReader() if head.length < 0 else None
         self._early: list[bytes] = []
         self._early_size = 0
-        self._rest = b""
         # response
         self._buffer = b""
         self._response: ResponseHead | None = None
@@ -116,21 +119,22 @@ class Exchange(asyncio.Protocol):
             self._lost()
             return
         early, self._early = b"".join(self._early), []
-        connection.transport.write(self._request + early if early else self._request)
         if not self.request_done:
-            self.client.resume_reading()
+            self.client.resume_reading()  # before the write, which may pause it again
+        connection.transport.write(self._request + early if early else self._request)
 
     # --- from the client ----------------------------------------------------------------------------------------
 
     def client_data(self, data: bytes) -> None:
         """More of what the client sends: this request's body, then perhaps the next request (kept as rest)."""
+        self.client_bytes += len(data)
         if self.request_done:
-            self._rest += data
-            if len(self._rest) > MAX_EARLY:
+            self.rest += data
+            if len(self.rest) > MAX_EARLY:
                 self.client.pause_reading()
             return
         if self._request_chunks is None:
-            body, self._rest = data[: self._request_left], data[self._request_left :]
+            body, self.rest = data[: self._request_left], data[self._request_left :]
             self._request_left -= len(body)
             self._send_up(body)
             return
@@ -142,7 +146,7 @@ class Exchange(asyncio.Protocol):
             return
         if self._request_chunks.done:
             body += chunked.LAST
-            self._rest = self._request_chunks.rest
+            self.rest = self._request_chunks.rest
         self._send_up(body)
 
     def _send_up(self, body: bytes) -> None:
@@ -296,7 +300,7 @@ class Exchange(asyncio.Protocol):
                 self._upstream.give_back(connection)
             else:
                 self._upstream.drop(connection)
-        self.client.finished(self._keep_alive and self.request_done, self._rest)
+        self.client.finished(self._keep_alive and self.request_done, self.rest)
 
     def eof_received(self) -> bool:
         if self._done:

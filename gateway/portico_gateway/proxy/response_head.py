@@ -30,7 +30,8 @@ _DROPPED = frozenset(
 )
 _REFUSED_OF_STUDIOS = frozenset({b"alt-svc", b"clear-site-data", b"strict-transport-security", b"origin-agent-cluster"})
 _DOMAIN = re.compile(rb";[ \t]*domain[ \t]*(?:=[^;]*)?(?=;|$)", re.IGNORECASE)
-OUR_COOKIES = b"__host-portico-"
+OUR_COOKIES = b"__host-"
+"""This prefix is the gateway's on a studio's host: a tool that could set such a cookie could replace a visitor's."""
 
 
 class BadResponse(ValueError):
@@ -110,7 +111,7 @@ def forward(
             if name in _REFUSED_OF_STUDIOS:
                 continue
             if name == b"set-cookie":
-                if value.lower().startswith(OUR_COOKIES) or value.lstrip(b"= \t").lower().startswith(OUR_COOKIES):
+                if value.lstrip(b"= \t").lower().startswith(OUR_COOKIES):
                     continue
                 value = _DOMAIN.sub(b"", value)
         lines.append(raw + b": " + value)

@@ -49,8 +49,8 @@ class WebSocketExchange(Exchange):
             if self.upstream_connection is not None:
                 self.upstream_connection.transport.write(data)
             return
-        self._rest += data  # ahead of the 101: sent after it, or dropped with the connection
-        if len(self._rest) > MAX_EARLY:
+        self.rest += data  # ahead of the 101: sent after it, or dropped with the connection
+        if len(self.rest) > MAX_EARLY:
             self.client.pause_reading()
 
     def client_eof(self) -> bool:
@@ -64,7 +64,7 @@ class WebSocketExchange(Exchange):
     def _final_head(self, head: ResponseHead) -> bytes:
         self._keep_alive = False  # refused: what the client sent ahead is dropped with the connection
         if head.status != 101:
-            self._rest = b""
+            self.rest = b""
             return super()._final_head(head)
         self._check(head)
         self.open, self.status = True, 101
@@ -72,9 +72,9 @@ class WebSocketExchange(Exchange):
             self.on_open()
         self._response, self._frames = head, FrameCounter()
         assert self.upstream_connection is not None
-        if self._rest:
-            self.upstream_connection.transport.write(self._rest)
-            self._rest = b""
+        if self.rest:
+            self.upstream_connection.transport.write(self.rest)
+            self.rest = b""
         if self._client_ended:
             self.client_eof()
         self.client.resume_reading()
