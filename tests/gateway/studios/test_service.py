@@ -9,6 +9,7 @@ import pytest
 from portico_gateway.compute.memory import MemoryCompute
 from portico_gateway.errors import BadRequest, Conflict, Forbidden, NotFound, PorticoError
 from portico_gateway.link.messages import Presence
+from portico_gateway.store.tables import labels
 from portico_gateway.studios.events import MAX_PENDING, EventHub
 from portico_gateway.studios.listing import Search, parse_search
 from portico_gateway.studios.needs import Policy
@@ -466,3 +467,17 @@ async def test_what_the_machine_writes_of_the_agent_is_in_the_whole_log(tmp_path
         chunk = await world.studios.logs(OWNER, studio.session_id)
         assert chunk.text == "agent: hello\ntool: hello\nagent: bye\n"
         assert (await world.studios.logs(OWNER, studio.session_id, stream="agent")).text == "agent: hello\nagent: bye\n"
+
+
+async def test_labels_are_the_workspaces_own(tmp_path: Path) -> None:
+    async with studio_world(tmp_path) as world:
+        async with world.store.begin() as db:
+            for number, workspace in ((1, WORKSPACE), (2, WORKSPACE), (3, 2)):
+                values = {"id": number, "workspace_id": workspace, "name": f"label{number}", "created": 0}
+                await db.execute(labels.insert().values(**values))
+        studio = await world.studios.add(OWNER, WORKSPACE, new_studio(label_ids=(1, 2)), start=False)
+        assert studio.labels == ((1, "label1", None), (2, "label2", None))
+        view = await world.studios.update(OWNER, studio.session_id, StudioChange(label_ids=(2,)))
+        assert view.labels == ((2, "label2", None),)
+        with pytest.raises(BadRequest, match="no label 3"):
+            await world.studios.update(OWNER, studio.session_id, StudioChange(label_ids=(3,)))
