@@ -25,6 +25,8 @@ RANGES = ("198.18.0.0/15", "100.64.0.0/10", "10.128.0.0/9", "172.16.0.0/12")
 SUBNET_PREFIX = 20  # 1,024 runs at once
 LINK_PREFIX = 30
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+WAS_OFF = Path("/run/portico-forwarding-was-off")
+"""Left by an instance that ends before another one of this machine: the last one gives forwarding back."""
 COMMAND_TIMEOUT = 10.0  # seconds for one `ip` or `nft`; they take milliseconds
 
 
@@ -89,7 +91,9 @@ def free_number(instance: str, names: Iterable[str]) -> int:
 def table_text(instance: str, subnet: str, *, only_ours: bool, resolver: str = "") -> str:
     """The nft table. `only_ours`: forwarding was off before us, so nothing but studios' traffic is let through."""
     ours = f'"pv{instance}*"'
-    rest = f"    iifname != {ours} oifname != {ours} drop\n" if only_ours else ""
+    rest = (
+        '    iifname != "pv*" oifname != "pv*" drop\n' if only_ours else ""
+    )  # other instances have rules of their own
     redirect = allow = ""
     if resolver:
         allow = f"    iifname {ours} ct status dnat meta l4proto {{ tcp, udp }} th dport 53 accept\n"
@@ -174,9 +178,19 @@ def remove_table(instance: str, state: Path) -> bool:
     except (NetworkFault, FileNotFoundError):
         found = False
     if state.exists():
+        state.replace(WAS_OFF)
+    if WAS_OFF.exists() and not _other_tables():
         IP_FORWARD.write_text("0")
-        state.unlink()
+        WAS_OFF.unlink(missing_ok=True)
     return found
+
+
+def _other_tables() -> bool:
+    """Whether another Portico of this machine has studios that need forwarding."""
+    try:
+        return "table inet portico_" in _run("nft", "list", "tables")
+    except (NetworkFault, FileNotFoundError):
+        return False
 
 
 def _enable_forwarding(state: Path) -> bool:
