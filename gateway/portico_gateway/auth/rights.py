@@ -14,6 +14,9 @@ from portico_gateway.store.engine import Store
 from portico_gateway.store.tables import members, studios, users, workspaces
 from portico_gateway.studios.needs import Policy
 
+BATCH = 500
+"""Ids asked for in one statement: databases bound how many values one may carry."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
@@ -67,9 +70,12 @@ class RightsService:
         return Policy(row.lifespan_hours, row.private_by_default)
 
     async def users(self, ids: Iterable[int]) -> dict[int, User]:
+        wanted, found = sorted(set(ids)), dict[int, User]()
         async with self._store.connect() as connection:
-            rows = (await connection.execute(sa.select(users).where(users.c.id.in_(list(ids))))).all()
-        return {row.id: accounts.to_user(row) for row in rows}
+            for start in range(0, len(wanted), BATCH):
+                query = sa.select(users).where(users.c.id.in_(wanted[start : start + BATCH]))
+                found.update({row.id: accounts.to_user(row) for row in await connection.execute(query)})
+        return found
 
     async def _standing(self, connection: AsyncConnection, user: User, workspace_id: int) -> Standing:
         query = (

@@ -1,7 +1,7 @@
 """What an actor sees of studios: rows, live state and rights put together."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from portico_gateway.auth.values import Action, Actor, User
 from portico_gateway.studios.lifecycle import Lifecycle
@@ -85,6 +85,9 @@ class Views:
         lives = run is not None and studio.status in LIVE
         env = self._parts.compute.describe()
         refusals = refused(studio, rights, env, live)
+        configuration = run.configuration if run is not None and lives else studio.configuration
+        if studio.is_private and not rights & {Action.CONNECT, Action.STUDIO_WRITE}:
+            configuration = replace(configuration, environment=())  # variables often hold what opens other doors
         return StudioView(
             session_id=studio.session_id,
             workspace_id=studio.workspace_id,
@@ -94,7 +97,7 @@ class Views:
             url=self._parts.settings.studio_url(studio.session_id),
             compute_env=env,
             template=known_template(studio.template),
-            configuration=run.configuration if run is not None and lives else studio.configuration,
+            configuration=configuration,
             created=studio.created,
             updated=studio.updated,
             last_started=studio.last_started,

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from portico_gateway.auth.permissions import NO_STUDIO
 from portico_gateway.auth.values import Actor, Role
 from portico_gateway.errors import BadRequest, Forbidden, NotFound, Unauthenticated
 from portico_gateway.link.messages import STUDIO_COOKIE_SECONDS, CheckToken, RedeemCode, Renew, StudioCookie, Verdict
@@ -219,7 +220,7 @@ async def test_tokens_of_others_unknown_ones_and_unknown_studios_are_told_apart_
     assert (await ask(world, "pto_unknown", studio)).status == 401
     hidden = await ask(world, await world.token(stan), studio)
     missing = await ask(world, await world.token(stan, "two"), "00000000")
-    assert (hidden.status, hidden.message) == (missing.status, missing.message) == (404, "no such studio")
+    assert (hidden.status, hidden.message) == (missing.status, missing.message) == (404, NO_STUDIO)
     assert (await ask(world, await world.token(vera), studio)).status == 403
 
 

@@ -4,11 +4,13 @@ import itertools
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from portico_gateway.auth.permissions import LEAST, Standing, permitted, refusal
 from portico_gateway.auth.rights import Sharing
 from portico_gateway.auth.values import Action, Role, StudioRights, User
 from portico_gateway.errors import Forbidden, NotFound
+from portico_gateway.store.tables import users
 from support.auth_world import AuthWorld, auth_world
 
 MATRIX = """
@@ -158,3 +160,19 @@ async def test_the_instances_own_rights_are_the_accounts_flag(world: AuthWorld) 
         await world.rights.authorise(olga, Action.INSTANCE_ADMIN, 0)
     with pytest.raises(NotFound):
         await world.rights.authorise(ada, Action.STUDIO_READ, world.workspace)
+
+
+async def test_thousands_of_people_are_found_by_their_ids(world: AuthWorld) -> None:
+    rows = [{"user_name": f"u{n}", "email": f"u{n}@example.org", "created": 0.0} for n in range(1200)]
+    async with world.store.begin() as connection:
+        await connection.execute(users.insert(), rows)
+        ids = list((await connection.execute(sa.select(users.c.id))).scalars())
+    found = await world.rights.users([*ids, *ids, 10**15])
+    assert set(found) == set(ids)
+    assert await world.rights.users([]) == {}
+
+
+async def test_a_workspaces_policy_is_read_by_the_studios(world: AuthWorld) -> None:
+    assert (await world.rights.policy(world.workspace)).lifespan_hours is None
+    with pytest.raises(NotFound):
+        await world.rights.policy(999)

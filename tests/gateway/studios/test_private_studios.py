@@ -10,7 +10,14 @@ from portico_gateway.auth.values import Role
 from portico_gateway.errors import BadRequest, Conflict, Forbidden
 from portico_gateway.store.tables import members
 from portico_gateway.studios.service import StudioService
-from portico_gateway.studios.values import Configuration, ForkStudio, StartOverride, Status, StudioChange
+from portico_gateway.studios.values import (
+    Configuration,
+    ForkStudio,
+    NewStudio,
+    StartOverride,
+    Status,
+    StudioChange,
+)
 from support.studio_world import MAINTAINER, OWNER, WORKSPACE, World, studio_world
 
 
@@ -68,3 +75,20 @@ async def test_a_change_that_is_refused_changes_nothing(world: World) -> None:
         await world.studios.update(MAINTAINER, one.session_id, StudioChange(name="three", label_ids=(7,)))
     assert (await world.studios.describe(OWNER, one.session_id)).name == "one"
     assert (await world.studios.describe(OWNER, two.session_id)).name == "two"
+
+
+async def test_variables_of_a_private_studio_are_shown_to_who_may_look_inside(world: World) -> None:
+    new = NewStudio(
+        name="mine",
+        template="portico/jupyterlab:4.6",
+        compute_env_id="memory",
+        configuration=Configuration(environment=(("API_KEY", "secret"),)),
+        is_private=True,
+    )
+    made = await world.studios.add(MAINTAINER, WORKSPACE, new, start=False)
+    assert made.configuration.environment == (("API_KEY", "secret"),)
+    assert (await world.studios.describe(OWNER, made.session_id)).configuration.environment == ()
+    (row,) = (await world.studios.list_studios(OWNER, WORKSPACE)).studios
+    assert row.configuration.environment == ()
+    await world.studios.start(OWNER, made.session_id)
+    assert world.live(made.session_id).run.configuration.environment == (("API_KEY", "secret"),)
