@@ -175,6 +175,8 @@ class LiveRun:
                     await self._warn("storage", f"A checkpoint could not be saved: {report.detail}")
                 elif self._warned == "storage":
                     await self._warn("", "")
+                if report.ok and report.reason in FINAL:  # nothing is committed anew when nothing has changed
+                    await self.update(final_saved=True)
                 self.parts.tell(self.studio, "checkpoint")
             case Warning_() if report.kind != "storage" or self._warned != "storage":
                 await self._warn(report.kind, report.detail)

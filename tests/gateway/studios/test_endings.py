@@ -484,3 +484,15 @@ async def test_last_checkpoint_counts_as_last_only_while_none_follows(tmp_path: 
         world.compute.die(agent.run_id)
         await world.until(studio.session_id, Status.ERRORED)
         assert world.compute.has_volume(studio.session_id)
+
+
+async def test_last_checkpoint_without_a_change_lets_the_volume_go(tmp_path: Path) -> None:
+    async with studio_world(tmp_path) as world:
+        studio = await world.add()
+        agent = await world.run(studio.session_id)
+        agent.saves = False
+        done = CheckpointDone(run=agent.run_id, at=0, ok=True, reason="stop")
+        await world.lifecycle.on_message(agent.run_id, done)
+        await world.stop(studio.session_id)
+        assert world.compute.released == [studio.session_id]
+        assert (await seen(world, studio)).status_message == ""
