@@ -178,7 +178,8 @@ def remove_table(instance: str, state: Path) -> bool:
     except (NetworkFault, FileNotFoundError):
         found = False
     if state.exists():
-        state.replace(WAS_OFF)
+        WAS_OFF.write_text("was off\n")
+        state.unlink()
     if WAS_OFF.exists() and not _other_tables():
         IP_FORWARD.write_text("0")
         WAS_OFF.unlink(missing_ok=True)
