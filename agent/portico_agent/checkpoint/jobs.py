@@ -57,7 +57,7 @@ class RestoreJob(Job, frozen=True, kw_only=True, tag="restore"):
     """`<volume>/current`: replaced as a whole once everything is there and verified."""
     point: RestorePoint
     quota: int = 0
-    """Bytes of content at most; 0 = as many as the volume takes."""
+    """Bytes the studio's own changes may take; up to a quarter more is restored, as the volume holds. 0 = any."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
@@ -96,6 +96,8 @@ class RestoreResult(msgspec.Struct, frozen=True, kw_only=True, tag="restored"):
     entries: int = 0
     content_bytes: int = 0
     seconds: float = 0.0
+    lowers: tuple[str, ...] = ()
+    """Folders of further layers, topmost first: they belong between the upper and the image root."""
     notes: tuple[str, ...] = ()
     """Which newer checkpoints were damaged and in which object; a different image root below."""
     error: str = ""

@@ -172,7 +172,7 @@ class CheckpointRows:
                 return row
             if row.status not in ("pending", "saved"):
                 raise Conflict(f"checkpoint '{row.name}' is {row.status}: nothing is added to it")
-            now = self._clock.now()
+            now = await _after_all(db, run.session_id, self._clock.now())
             await self._store_head(db, row, new, now)
             own = row.id == run.checkpoint_id
             values = {
@@ -274,6 +274,14 @@ async def _require_current(db: AsyncConnection, run: RunContext) -> None:
         raise NotFound("the studio is gone")
     if run.generation < generation:
         raise Conflict("a newer run of this studio has taken its place: stop")
+
+
+async def _after_all(db: AsyncConnection, session_id: str, now: float) -> float:
+    """A time later than every head of the studio, whatever the clock says: the newest one is what a start takes."""
+    source = checkpoint_heads.join(checkpoints, checkpoints.c.id == checkpoint_heads.c.checkpoint_id)
+    query = sa.select(sa.func.max(checkpoint_heads.c.saved)).select_from(source)
+    newest = (await db.execute(query.where(checkpoints.c.session_id == session_id))).scalar_one_or_none()
+    return now if newest is None else max(now, newest + 0.001)
 
 
 async def _require_free(db: AsyncConnection, session_id: str, name: str) -> None:
