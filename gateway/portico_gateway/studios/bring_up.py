@@ -19,6 +19,8 @@ GATEWAY_SOCKET = "unix:/run/portico/gateway/edge.sock"
 """Where a studio on this machine finds the gateway."""
 
 PROBE_EVERY = 0.3
+PROBE_STARTING = 2.0
+"""While the agent says that its tool is still starting; it looks itself, and its word wakes us."""
 PROBE_TIMEOUT = 5.0
 
 
@@ -111,7 +113,8 @@ class BringUp:
                     Event.FAILED, f"Nothing was heard of its agent within {limit:.0f} s; its log may say why."
                 )
             live.changed.clear()
-            await happens_within(live.changed, clock, PROBE_EVERY)
+            starting = live.status is not None and live.status.tool == "starting"
+            await happens_within(live.changed, clock, PROBE_STARTING if starting else PROBE_EVERY)
         await live.begin_lifespan()
         await live.move(Event.ANSWERED, start_checkpoint_id=None)
 
