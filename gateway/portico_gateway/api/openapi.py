@@ -57,6 +57,11 @@ def _schema(parameter: str) -> dict[str, Any]:
     return {"type": "boolean" if parameter == "autoStart" else "string"}
 
 
+def _refusals(route: Route) -> list[str]:
+    never = {"409"} if route.conflict != 409 else set()
+    return [code for code in REFUSALS if code not in never | ({"401", "403"} if route.public else set())]
+
+
 def _operation(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
     names = re.findall(r"\{(\w+)\}", route.path)
     parameters = [{"name": n, "in": "path", "required": True, "schema": _schema(n)} for n in names]
@@ -72,7 +77,7 @@ def _operation(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
         "parameters": parameters,
         "responses": {
             str(route.status): done,
-            **{code: {"description": text, "content": message} for code, text in REFUSALS.items()},
+            **{code: {"description": REFUSALS[code], "content": message} for code in _refusals(route)},
         },
     }
     if route.body is not None:
