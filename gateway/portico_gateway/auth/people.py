@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from portico_gateway.auth import accounts, sign_ins
 from portico_gateway.auth.event_log import record
 from portico_gateway.auth.links import OneUseLinks
+from portico_gateway.auth.permissions import LEAST
 from portico_gateway.auth.revocations import Revocations
 from portico_gateway.auth.rights import RightsService
 from portico_gateway.auth.values import (
@@ -80,9 +81,9 @@ class PeopleService:
         others add people who have an account.
         """
         await self._rights.authorise(actor, Action.MEMBERS_WRITE, workspace_id)
-        await self._may_give(actor, workspace_id, role)
         now = self._clock.now()
         async with self._store.begin() as connection:
+            await _may_give(connection, actor, workspace_id, role)
             known = await accounts.by_login(connection, email) if "@" in email else None
             if known is None:
                 if not actor.user.is_admin:
@@ -101,8 +102,8 @@ class PeopleService:
 
     async def set_role(self, actor: Actor, workspace_id: int, user_id: int, role: Role) -> None:
         await self._rights.authorise(actor, Action.MEMBERS_WRITE, workspace_id)
-        await self._may_give(actor, workspace_id, role)
         async with self._store.begin() as connection:
+            await _may_give(connection, actor, workspace_id, role)
             user = await self._existing(connection, actor, workspace_id, user_id)
             if role is not Role.OWNER:
                 await _keep_an_owner(connection, workspace_id, user_id)
@@ -210,11 +211,6 @@ class PeopleService:
             raise NotFound("there is no such account")
         return user
 
-    async def _may_give(self, actor: Actor, workspace_id: int, role: Role) -> None:
-        own = await self.role(actor, workspace_id)
-        if own is None or role > own:
-            raise Forbidden(f"you cannot give the role {role.label}: it is higher than your own")
-
     async def _existing(self, connection: AsyncConnection, actor: Actor, workspace_id: int, user_id: int) -> User:
         role = await _role(connection, workspace_id, user_id)
         user = await accounts.by_id(connection, user_id)
@@ -247,6 +243,13 @@ async def _role(connection: AsyncConnection, workspace_id: int, user_id: int) ->
         )
     ).scalar()
     return Role(found) if found is not None else None
+
+
+async def _may_give(connection: AsyncConnection, actor: Actor, workspace_id: int, role: Role) -> None:
+    """Asked again inside the transaction: who is losing a right this moment must not give it away."""
+    own = await _role(connection, workspace_id, actor.user.id)
+    if own is None or own < LEAST[Action.MEMBERS_WRITE] or role > own:
+        raise Forbidden(f"you cannot give the role {role.label}: it is higher than your own")
 
 
 async def _put(connection: AsyncConnection, workspace_id: int, user_id: int, role: Role, now: float) -> None:
