@@ -6,6 +6,7 @@ gateway's is retried while it is away, for as long as its `patience`; what it re
 
 import asyncio
 import contextlib
+import io
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -288,14 +289,28 @@ class GatewayClient:
         headers = {"Accept-Encoding": "identity", **({"Host": self._host} if ours else {}), **grant.headers}
         try:
             async with session.request(
-                grant.method, _encoded(url), data=body, headers={**headers, **(extra or {})},
+                grant.method, _encoded(url), data=_streamed(body), headers={**headers, **(extra or {})},
                 timeout=TRANSFER_TIMEOUT, allow_redirects=False, skip_auto_headers=("Content-Type", "User-Agent"),
             ) as response:  # fmt: skip
                 if response.status >= 500 or response.status == 429:
-                    raise StorageAway(f"the store answered {response.status}")
+                    raise StorageAway(await _away_words(response))
                 yield response
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise StorageAway(f"the store does not answer: {_words(error)}") from error
+
+
+def _streamed(body: bytes | None) -> io.BytesIO | None:
+    """An object goes out piece by piece: megabytes at once would hold up everything else in this loop."""
+    return None if body is None else io.BytesIO(body)
+
+
+async def _away_words(response: aiohttp.ClientResponse) -> str:
+    """507 says which disk is full; the others' words are for machines."""
+    if response.status == 507:
+        text = await response.content.read(1000)
+        with contextlib.suppress(msgspec.DecodeError, msgspec.ValidationError):
+            return msgspec.json.decode(text, type=ErrorReply).message
+    return f"the store answered {response.status}"
 
 
 def _encoded(url: str) -> URL:
