@@ -12,7 +12,6 @@ from pathlib import Path
 
 import msgspec
 from aiohttp import web
-from support.catalogue_world import CatalogueWorld
 
 from portico_agent.checkpoint.jobs import CaptureJob, RestoreJob
 from portico_agent.errors import Refused, StorageRefused
@@ -33,6 +32,7 @@ from portico_shared.messages import (
     RestorePoint,
     TokenReply,
 )
+from support.catalogue_world import CatalogueWorld
 
 SEED = base64.b64encode(bytes(32)).decode()
 

@@ -57,6 +57,8 @@ class LayerWriter:
             self._size += _weight(entry)
             for extent in entry.extents:
                 self._renumber(extent)
+            if len(entry.extents) > 1:
+                entry.extents = _holes_joined(entry.extents)
 
     def _renumber(self, extent: Extent) -> None:
         """From the table's number to the place in this segment's list of blocks."""
@@ -81,6 +83,17 @@ class LayerWriter:
         raw = encode_segment([self._table.blocks[number].ref() for number in self._numbers], self._groups)
         self._segments.append((self._packer.add(lambda: raw), len(raw)))
         self._groups, self._numbers, self._size = [], {}, 0
+
+
+def _holes_joined(extents: list[Extent]) -> list[Extent]:
+    """Zeros that were read block by block are the same as a hole that was there: one extent."""
+    joined = extents[:1]
+    for extent in extents[1:]:
+        if extent.block == HOLE and joined[-1].block == HOLE:
+            joined[-1].length += extent.length
+        else:
+            joined.append(extent)
+    return joined
 
 
 def _groups(record: Record) -> Iterator[tuple[Group, bool]]:
