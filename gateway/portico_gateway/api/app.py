@@ -23,7 +23,10 @@ def build_api(parts: Parts) -> web.Application:
     app[event_stream.STREAMS] = streams = event_stream.EventStreams(parts)
     app.on_shutdown.append(streams.close)
     for route in ROUTES:
-        app.router.add_route(route.method, route.path, _bind(parts, route))
+        handler = _bind(parts, route)
+        app.router.add_route(route.method, route.path, handler)
+        if route.method == hdrs.METH_GET and route.answer is not str:
+            app.router.add_route(hdrs.METH_HEAD, route.path, handler)
     app.router.add_get("/openapi.json", _description)
     return app
 
@@ -59,7 +62,7 @@ async def _speak_json(
         if hdrs.ALLOW in error.headers:
             response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
     except Exception:
-        _log.exception("the API failed on %s %s", request.method, request.path[:200])
+        _log.exception("the API failed on %s %r", request.method, request.path[:200])
         response = answer({"message": "Portico made a mistake here; its log says more. Nothing was changed."}, 500)
     if not response.prepared:
         response.headers["X-Content-Type-Options"] = "nosniff"

@@ -121,3 +121,18 @@ class InviteMember(Body):
 
 class ChangeRole(Body):
     role: Annotated[str, Meta(max_length=16)]
+
+
+class NewWorkspace(Body):
+    name: Name
+    full_name: Annotated[str, Meta(max_length=160)] | None = None
+    description: Annotated[str, Meta(max_length=1024)] | None = None
+    visibility: str | None = None
+
+
+class CreateWorkspace(Body):
+    workspace: NewWorkspace
+
+
+class AccountState(Body):
+    disabled: bool

@@ -7,10 +7,12 @@ from typing import Protocol
 from portico_gateway.auth.values import (
     Action,
     Actor,
+    Invitation,
     Label,
     PolicyChange,
     StudioRights,
     User,
+    Workspace,
     WorkspacePolicy,
 )
 from portico_gateway.settings import Settings
@@ -27,6 +29,12 @@ class ApiPeople(doors.People, Protocol):
     async def policy(self, actor: Actor, workspace_id: int) -> WorkspacePolicy: ...
 
     async def change_policy(self, actor: Actor, workspace_id: int, change: PolicyChange) -> None: ...
+
+    async def add_workspace(self, actor: Actor, name: str, full_name: str = "", description: str = "") -> Workspace: ...
+
+    async def set_disabled(self, actor: Actor, user_id: int, disabled: bool) -> None: ...
+
+    async def reset_link(self, actor: Actor, user_id: int) -> Invitation: ...
 
 
 class ApiRights(Protocol):

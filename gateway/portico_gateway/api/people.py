@@ -173,6 +173,35 @@ async def _workspace(parts: Parts, request: web.Request, actor: Actor) -> Worksp
     raise NotFound("no such workspace")
 
 
+async def create_workspace(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
+    given = (await body(request, bodies.CreateWorkspace)).workspace
+    await parts.rights.authorise(actor, Action.INSTANCE_ADMIN, 0)
+    org_id = path_number(request, "orgId")
+    if org_id not in {each.org_id for each in await parts.people.workspaces(actor)}:
+        raise NotFound("no such organisation")
+    made = await parts.people.add_workspace(actor, given.name, given.full_name or "", given.description or "")
+    row = {
+        "id": made.id,
+        "name": made.name,
+        "fullName": made.full_name,
+        "description": made.description,
+        "visibility": "PRIVATE",
+    }
+    return answer({"workspace": row}, 201)
+
+
+async def change_account(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
+    given = await body(request, bodies.AccountState)
+    await parts.people.set_disabled(actor, path_number(request, "userId"), given.disabled)
+    return answer(None)
+
+
+async def reset_link(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
+    made = await parts.people.reset_link(actor, path_number(request, "userId"))
+    found = {"userName": made.user.user_name, "url": made.url, "expires": answers.when(made.expires)}
+    return answer(found, 201)
+
+
 async def read_settings(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
     where = await _workspace(parts, request, actor)
     policy = await parts.people.policy(actor, where.id)
@@ -343,5 +372,32 @@ ROUTES: tuple[Route, ...] = (
         body=bodies.WorkspaceSettings,
         answer=None,
         status=204,
+    ),
+    Route(
+        method="POST",
+        path="/orgs/{orgId}/workspaces",
+        name="CreateWorkspace",
+        summary="A new workspace (administrators of this Portico)",
+        handler=create_workspace,
+        body=bodies.CreateWorkspace,
+        status=201,
+    ),
+    Route(
+        method="PUT",
+        path="/user/{userId}",
+        name="ChangeAccount",
+        summary="Shut an account out, or let it in again (administrators of this Portico)",
+        handler=change_account,
+        body=bodies.AccountState,
+        answer=None,
+        status=204,
+    ),
+    Route(
+        method="POST",
+        path="/user/{userId}/reset-link",
+        name="MakeResetLink",
+        summary="A one-use link to set a new password (administrators of this Portico)",
+        handler=reset_link,
+        status=201,
     ),
 )

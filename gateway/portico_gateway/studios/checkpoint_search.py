@@ -14,6 +14,8 @@ from portico_gateway.store.tables import checkpoints, users
 
 MAX_SEARCH = 256
 STATUSES = ("pending", "saved", "sealed", "failed")
+SPELT = {"empty": "pending", "interim": "saved", "finalized": "sealed", "invalid": "failed"}
+"""What clients of the API call them."""
 
 
 def conditions(search: str) -> list[sa.ColumnElement[bool]]:
@@ -31,9 +33,10 @@ def _condition(part: str) -> sa.ColumnElement[bool]:
     key, _, value = part.partition(":")
     match key.lower():
         case "status" if value:
-            if value.lower() not in STATUSES:
+            status = SPELT.get(value.lower(), value.lower())
+            if status not in STATUSES:
                 raise BadRequest(f"unknown status '{value}'; known: {', '.join(STATUSES)}")
-            return checkpoints.c.status == value.lower()
+            return checkpoints.c.status == status
         case "author" if value:
             people = sa.select(users.c.id).where(sa.func.lower(users.c.user_name) == value.lower())
             return checkpoints.c.author_id.in_(people)

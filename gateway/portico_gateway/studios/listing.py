@@ -13,6 +13,8 @@ from portico_gateway.studios.values import ParentCheckpoint, Status
 
 MAX_SEARCH = 256
 MAX_PAGE = 100
+SPELT = {"computeenvid": "env"}
+"""What clients of the API call it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Search:
     statuses: tuple[str, ...] = ()
     authors: tuple[str, ...] = ()
     environments: tuple[str, ...] = ()
+    user_ids: tuple[int, ...] = ()
 
 
 def parse_search(text: str) -> Search:
@@ -36,19 +39,23 @@ def parse_search(text: str) -> Search:
         parts = shlex.split(text)
     except ValueError:  # an open quotation mark: taken as it is
         parts = text.split()
-    found: dict[str, list[str]] = {"": [], "status": [], "author": [], "env": []}
+    found: dict[str, list[str]] = {"": [], "status": [], "author": [], "env": [], "userid": []}
     for part in parts:
         key, colon, value = part.partition(":")
-        if colon and key.lower() in found and key and value:
-            found[key.lower()].append(value)
+        key = SPELT.get(key.lower(), key.lower())
+        if colon and key in found and key and value:
+            found[key].append(value)
         else:
             found[""].append(part)
+    if wrong := [user for user in found["userid"] if not (user.isascii() and user.isdigit() and len(user) <= 18)]:
+        raise BadRequest(f"userId:{wrong[0]} is no number")
     spelt = {"buildfailed": Status.BUILD_FAILED.value}
     statuses = tuple(spelt.get(status.lower(), status.lower()) for status in found["status"])
     for status in statuses:
         if status not in {known.value for known in Status}:
             raise BadRequest(f"unknown status '{status}'; known: {', '.join(Status)}")
-    return Search(tuple(found[""]), statuses, tuple(found["author"]), tuple(found["env"]))
+    users = tuple(int(user) for user in found["userid"])
+    return Search(tuple(found[""]), statuses, tuple(found["author"]), tuple(found["env"]), users)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,8 @@ def _conditions(workspace_id: int, search: Search) -> list[sa.ColumnElement[bool
         sa.or_(_contains(users.c.user_name, author), _contains(users.c.display_name, author))
         for author in search.authors
     )
+    if search.user_ids:
+        conditions.append(studios.c.creator_id.in_(search.user_ids))
     conditions.extend(_contains(studios.c.compute_env_id, environment) for environment in search.environments)
     return conditions
 

@@ -17,7 +17,7 @@ ROLES = {
     "cleo": Role.CONNECT,
     "vera": Role.VIEW,
 }
-EVERYBODY, SIGNED_IN = "everybody", "signed in"
+EVERYBODY, SIGNED_IN, INSTANCE = "everybody", "signed in", "administrators of this Portico"
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,9 @@ RULES: dict[tuple[str, str], Rule] = {
     ("PUT", "/studios/{sessionId}/checkpoints/{checkpointId}"): Rule(Role.MAINTAIN, body={"name": "renamed"}),
     ("GET", "/studios/{sessionId}/logs"): Rule(Role.VIEW),
     ("GET", "/workspaces/{workspaceId}/events"): Rule(Role.VIEW),
+    ("POST", "/orgs/{orgId}/workspaces"): Rule(INSTANCE, body={"workspace": {"name": "new"}}, done=(201,)),
+    ("PUT", "/user/{userId}"): Rule(INSTANCE, body={"disabled": False}, done=(204,)),
+    ("POST", "/user/{userId}/reset-link"): Rule(INSTANCE, done=(201,)),
 }
 
 
@@ -137,6 +140,8 @@ def expected(rule: Rule, role: Role | None, name: str) -> tuple[int, ...]:
         return (401,)
     if rule.least is SIGNED_IN:
         return rule.done
+    if rule.least is INSTANCE:
+        return rule.done if name == "olga" else (403,)
     assert isinstance(rule.least, Role)
     if role is None:
         return (404,)

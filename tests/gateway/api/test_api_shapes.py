@@ -458,6 +458,55 @@ async def test_members_are_listed_invited_changed_and_removed(world: ApiWorld) -
     assert (len(some["members"]), some["totalSize"]) == (1, 6)
 
 
+async def test_the_instances_administrator_adds_workspaces_and_minds_accounts(world: ApiWorld) -> None:
+    olga, path = world.api("olga"), "/orgs/1/workspaces"
+    made = await olga.post(path, {"workspace": {"name": "second", "fullName": "The second", "visibility": "PRIVATE"}})
+    shape = {"workspace": {"id": int, "name": str, "fullName": str, "description": str, "visibility": str}}
+    assert (made.status, misfits(made.value, shape)) == (201, [])
+    number = made.value["workspace"]["id"]
+    assert (await olga.get(f"/studios?workspaceId={number}")).value == {"studios": [], "totalSize": 0}
+    assert (await world.api("ada").get(f"/studios?workspaceId={number}")).status == 404
+    assert (await olga.post(path, {"workspace": {"name": "second"}})).status == 409
+    assert (await olga.post("/orgs/9/workspaces", {"workspace": {"name": "third"}})).status == 404
+    assert "$.workspace.name" in (await olga.post(path, {"workspace": {"name": 3}})).message
+
+    assert (await olga.put("/user/3", {"disabled": True})).status == 204
+    assert (await world.api("leo").get("/user-info")).status == 401
+    assert (await olga.put("/user/3", {"disabled": False})).status == 204
+    assert (await world.api("leo").get("/user-info")).status == 200
+    assert "your own" in (await olga.put("/user/1", {"disabled": True})).message
+    assert (await olga.put("/user/999", {"disabled": True})).status == 404
+    link = await olga.post("/user/3/reset-link")
+    assert (link.status, misfits(link.value, {"userName": str, "url": str, "expires": DATE})) == (201, [])
+    assert (await world.auth.link(link.value["url"].rpartition("/")[2])).user.user_name == "leo"
+
+
+async def test_studios_and_checkpoints_are_searched_with_the_clients_words(world: ApiWorld) -> None:
+    vera = world.api("vera")
+    one, two = await world.rooms.add("alpha"), await world.rooms.add("beta", MAINTAINER)
+    await world.rooms.run(one.session_id)
+    wanted = {
+        "": {"alpha", "beta"},
+        "userId:2": {"beta"},
+        "userId:2 userId:1": {"alpha", "beta"},
+        "status:running": {"alpha"},
+        "computeEnvId:memory bet": {"beta"},
+        "computeEnvId:elsewhere": set(),
+    }
+    for search, names in wanted.items():
+        page = (await vera.get(f"/studios?{W}&search={search.replace(' ', '%20')}")).value
+        assert ({each["name"] for each in page["studios"]}, page["totalSize"]) == (names, len(names)), search
+    assert "userId" in (await vera.get(f"/studios?{W}&search=userId:me")).message
+    assert (await vera.get(f"/studios/{two.session_id}/checkpoints")).value == {"checkpoints": [], "totalSize": 0}
+
+
+async def test_head_is_a_get_without_its_body(world: ApiWorld) -> None:
+    whole, head = await world.api("vera").get(f"/studios?{W}"), await world.api("vera").send("HEAD", f"/studios?{W}")
+    assert (head.status, head.value) == (200, None)
+    assert head.headers["Content-Length"] == whole.headers["Content-Length"]
+    assert (await world.api().send("HEAD", "/user-info")).status == 401
+
+
 async def test_tokens_are_made_listed_and_deleted(world: ApiWorld) -> None:
     vera = world.api("vera")
     made = await vera.post("/tokens", {"name": " laptop ", "days": 30})

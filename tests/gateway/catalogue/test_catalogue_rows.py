@@ -184,6 +184,7 @@ async def test_list_is_newest_first_and_searchable(world: CatalogueWorld) -> Non
         return [each.name for each in (await world.catalogue.list_checkpoints(studio, search=search)).checkpoints]
 
     assert await found("status:sealed") == ["s_1"]
+    assert await found("status:finalized") == ["s_1"]
     assert await found("S_2 author:Ana") == ["s_2"]
     assert await found("author:bob") == []
     assert await found("before:2027-01-17 after:2027-01-01") == ["s_1"]
