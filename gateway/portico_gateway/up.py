@@ -32,6 +32,7 @@ from portico_shared.backoff import Backoff
 DRAIN_SECONDS = 35.0
 """A little more than the worker's own drain limit of 30 s."""
 READY_SECONDS = 60.0
+LOG_BYTES = 32 * 1024 * 1024
 _PR_SET_PDEATHSIG = 1
 _SECRETS = ("PORTICO_S3_ACCESS_KEY", "PORTICO_S3_SECRET_KEY", "PORTICO_BOOTSTRAP_TOKEN", "PORTICO_DATABASE")
 
@@ -64,11 +65,15 @@ class Supervisor:
     async def run(self) -> int:
         """Start everything, wait for the end, take it down in order. Returns the exit status."""
         prepare_folders(self.settings)
-        with single_instance(self.settings), listening_sockets(self.settings) as sockets:
+        with (
+            single_instance(self.settings),
+            listening_sockets(self.settings) as sockets,
+            log_file(self.settings.data / "portico.log") as log,
+        ):
             control, worker = self._children(sockets)
             async with self._signals():
                 async with asyncio.TaskGroup() as group:
-                    keepers = [group.create_task(self._keep(child)) for child in (control, worker)]
+                    keepers = [group.create_task(self._keep(child, log)) for child in (control, worker)]
                     group.create_task(self._welcome(control))
                     await self._leaving.wait()
                     await self._take_down(control, worker)
@@ -88,12 +93,13 @@ class Supervisor:
         worker = Child("worker", (*python, "portico_gateway.worker"), edge_environment, fds)
         return control, worker
 
-    async def _keep(self, child: Child) -> None:
-        """Start the child again whenever it ends, until we are leaving."""
+    async def _keep(self, child: Child, log: IO[bytes]) -> None:
+        """Start the child again whenever it ends, until we are leaving. Its log goes to a file: the terminal is for
+        what a person needs to read."""
         while not self._leaving.is_set():
             began = time.monotonic()
             child.process = await asyncio.create_subprocess_exec(
-                *child.argv, env=child.environment, pass_fds=child.fds, preexec_fn=_die_with_parent
+                *child.argv, env=child.environment, pass_fds=child.fds, stderr=log, preexec_fn=_die_with_parent
             )
             child.starts += 1
             status = await child.process.wait()
@@ -138,7 +144,8 @@ class Supervisor:
                     await asyncio.sleep(0.1)
         except TimeoutError:
             self.say(
-                f"Portico did not become ready within {READY_SECONDS:.0f} s; `portico doctor` says what is missing"
+                f"Portico did not become ready within {READY_SECONDS:.0f} s: "
+                f"{self.settings.data}/portico.log says why, `portico doctor` what is missing"
             )
             return
         link = _welcome_link(self.settings.run_dir / "welcome.json")
@@ -146,7 +153,9 @@ class Supervisor:
             self.say(f"Portico is up. Sign in as its first administrator (this link works once):\n\n    {link}\n")
         else:
             self.say(f"Portico is up:\n\n    {self.settings.base_url}/\n")
-        self.say("Ctrl-C stops the studios with a final checkpoint, then Portico.")
+        self.say(
+            f"Ctrl-C stops the studios with a final checkpoint, then Portico. Log: {self.settings.data}/portico.log"
+        )
 
     @contextlib.asynccontextmanager
     async def _signals(self) -> AsyncIterator[None]:
@@ -209,6 +218,16 @@ def single_instance(settings: Settings) -> Iterator[IO[str]]:
                 f"another Portico is using {settings.data}; stop it, or choose another folder with --data"
             ) from None
         yield lock
+
+
+@contextlib.contextmanager
+def log_file(path: Path) -> Iterator[IO[bytes]]:
+    """What control and worker log, appended; a large one is put aside first, the one before it is dropped."""
+    if path.exists() and path.stat().st_size > LOG_BYTES:
+        path.replace(path.with_suffix(".log.1"))
+    with path.open("ab") as log:
+        path.chmod(0o600)
+        yield log
 
 
 @contextlib.contextmanager

@@ -121,7 +121,7 @@ class Portico:
             if status in ("errored", "buildFailed") and status != wanted:
                 raise AssertionError(f"{status}: {studio['statusInfo']['message']}\n{await self.logs(session_id)}")
             if time.monotonic() > deadline:
-                log = self.log.read_text(errors="replace")[-4000:]
+                log = (self.data / "portico.log").read_text(errors="replace")[-4000:]
                 raise AssertionError(f"still {status} after {seconds} s\n{await self.logs(session_id)}\n{log}")
             await asyncio.sleep(0.3)
 
