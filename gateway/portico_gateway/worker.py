@@ -33,7 +33,7 @@ from portico_gateway.settings import Settings, load
 from portico_gateway.tunnel.acceptor import Acceptor, broker_address
 from portico_gateway.tunnel.probe import probe
 from portico_gateway.tunnel.registry import Registry
-from portico_shared.clock import SystemClock
+from portico_shared.clock import Clock, SystemClock
 from portico_shared.tasks import spawn
 
 DRAIN_SECONDS = 30.0
@@ -45,8 +45,8 @@ BACKLOG = 4096
 class Worker:
     """One edge worker of this machine."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.clock = SystemClock()
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self.clock = clock or SystemClock()
         self.settings = settings
         run = settings.run_dir
         hello = Hello(worker=f"edge-{os.getpid()}", pid=os.getpid())

@@ -5,7 +5,9 @@ control is a double that answers the link from a table, and serves a small appli
 """
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -39,7 +41,7 @@ from portico_gateway.link.server import LinkServer
 from portico_gateway.settings import Settings
 from portico_gateway.worker import Worker
 from portico_shared.backoff import Backoff
-from portico_shared.clock import SystemClock
+from portico_shared.clock import Clock, SystemClock
 from support.roads import RUN, STUDIO, TOKEN, GatewayStub, until
 
 OTHER = "00000002"
@@ -50,8 +52,9 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 class ControlDouble:
     """Answers the link from a table and keeps what it was asked and told."""
 
-    def __init__(self) -> None:
-        self.cookies = StudioCookies(Ed25519PrivateKey.generate(), SystemClock())
+    def __init__(self, clock: Clock) -> None:
+        self.key = Ed25519PrivateKey.generate()
+        self.cookies = StudioCookies(self.key, clock)
         self.routes = [Route(session_id=STUDIO, state="running", run=RUN, port=1)]
         self.codes: dict[str, tuple[str, str]] = {}  # code -> (nonce, location)
         self.signed_in = True
@@ -228,11 +231,59 @@ class EdgeWorld:
     ) -> Response:
         return await self.ask(self.head(line, *fields, host=host, cookie=cookie), line.split(" ")[0])
 
+    async def websocket(
+        self, *fields: str, origin: str | None = None, line: str = "GET /ws HTTP/1.1", cookie: bool = True
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, Response]:
+        """Ask for a WebSocket as this studio's own pages do (`origin` "" = without Origin)."""
+        if origin is None:
+            origin = f"http://{self.host}"
+        wanted = [*WEBSOCKET, *fields, *([f"Origin: {origin}"] if origin else [])]
+        reader, writer = await self.connect()
+        writer.write(self.head(line, *wanted, cookie=cookie))
+        return reader, writer, await read_response(reader)
+
+    async def echo_tool(self) -> list[str]:
+        """A tool that accepts WebSockets and sends back the bytes it gets. Returns what happened to it, as it happens:
+        'open', then 'eof' or 'lost'."""
+        events: list[str] = []
+
+        async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = await reader.readuntil(b"\r\n\r\n")
+            writer.write(accepting(head))
+            events.append("open")
+            try:
+                while data := await reader.read(65536):
+                    writer.write(data)
+                events.append("eof")
+            except ConnectionError:
+                events.append("lost")
+
+        await self.tool(handler)
+        return events
+
     async def close(self) -> None:
         for writer in [*self._writers, *self._tool_ends]:
             writer.close()
         for server in self._servers:
             server.close()
+
+
+WEBSOCKET = (
+    "Connection: keep-alive, Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)
+
+
+def accepting(head: bytes) -> bytes:
+    """The 101 to a WebSocket's handshake."""
+    key = next(line[19:] for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key: "))
+    accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+    )
 
 
 async def read_response(reader: asyncio.StreamReader, method: str = "GET", seconds: float = 5.0) -> Response:
@@ -266,17 +317,18 @@ async def _body(reader: asyncio.StreamReader, response: Response) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def edge_world(**options: Any) -> AsyncIterator[EdgeWorld]:
+async def edge_world(clock: Clock | None = None, **options: Any) -> AsyncIterator[EdgeWorld]:
     """A worker whose one studio is running, its agent's spares in place."""
+    clock = clock or SystemClock()
     with tempfile.TemporaryDirectory(prefix="portico-edge-") as folder:
         data = Path(folder)
         (data / "run").mkdir()
-        control = ControlDouble()
+        control = ControlDouble(clock)
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setblocking(False)
         port = int(listener.getsockname()[1])
         settings = Settings(data=data, listen=f"127.0.0.1:{port}", **options)
-        worker = Worker(settings)
+        worker = Worker(settings, clock)
         runner = web.AppRunner(control.application(), shutdown_timeout=0.1)
         await runner.setup()
         await web.UnixSite(runner, str(data / "run" / "control.sock")).start()

@@ -42,7 +42,7 @@ def respond(
 
 
 def problem(
-    status: int, message: str, *, for_people: bool, keep_alive: bool, head_only: bool = False, **more: object
+    status: int, message: str, /, *, for_people: bool, keep_alive: bool, head_only: bool = False, **more: object
 ) -> bytes:
     """An error: a page for people, else JSON with `message` and what else is given. 503 says when to try again."""
     lines, again = ((b"Retry-After: 3",), '<meta http-equiv="refresh" content="3">') if status == 503 else ((), "")
