@@ -5,14 +5,20 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs, web
 
-from portico_gateway.api import event_stream, openapi, people, studios
+from portico_gateway.api import administration, checkpoints, event_stream, openapi, people, studios
 from portico_gateway.api.doors import Parts
 from portico_gateway.api.requests import MAX_BODY, actor_of
 from portico_gateway.api.table import Route, answer
 from portico_gateway.auth.values import Actor, User
 from portico_gateway.errors import Conflict, PorticoError
 
-ROUTES: tuple[Route, ...] = (*people.ROUTES, *studios.ROUTES, *event_stream.ROUTES)
+ROUTES: tuple[Route, ...] = (
+    *people.ROUTES,
+    *administration.ROUTES,
+    *studios.ROUTES,
+    *checkpoints.ROUTES,
+    *event_stream.ROUTES,
+)
 NOBODY = Actor(User(0, "", ""), "")
 _log = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ from portico_gateway.api.requests import (
     body,
     number,
     page_of,
-    path_number,
     text,
     window,
     words,
@@ -30,7 +29,7 @@ from portico_gateway.studios.values import (
 from portico_shared.ids import is_session_id
 
 
-async def _view(parts: Parts, request: web.Request, actor: Actor) -> StudioView:
+async def view_of(parts: Parts, request: web.Request, actor: Actor) -> StudioView:
     """The studio of the path; a workspaceId that is not its own means it is not there."""
     session_id = request.match_info["sessionId"]
     if not is_session_id(session_id):
@@ -112,12 +111,12 @@ async def mounted_data_links(parts: Parts, request: web.Request, actor: Actor) -
 
 
 async def describe(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
-    return answer(await _dto(parts, await _view(parts, request, actor)))
+    return answer(await _dto(parts, await view_of(parts, request, actor)))
 
 
 async def update(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
     given = await body(request, bodies.UpdateStudio)
-    view = await _view(parts, request, actor)
+    view = await view_of(parts, request, actor)
     change = StudioChange(
         name=given.name,
         description=given.description,
@@ -131,7 +130,7 @@ async def update(parts: Parts, request: web.Request, actor: Actor) -> web.Stream
 
 
 async def delete(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
-    view = await _view(parts, request, actor)
+    view = await view_of(parts, request, actor)
     await parts.studios.delete(actor, view.session_id)
     return answer(None)
 
@@ -142,7 +141,7 @@ def _submitted(view: StudioView) -> answers.Submitted:
 
 async def start(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
     given = await body(request, bodies.StartStudio, optional=True)
-    view = await _view(parts, request, actor)
+    view = await view_of(parts, request, actor)
     override = None
     if given.configuration is not None or given.checkpoint_id is not None:
         changed = _configuration(given.configuration, view.configuration) if given.configuration else None
@@ -159,18 +158,18 @@ async def start(parts: Parts, request: web.Request, actor: Actor) -> web.StreamR
 
 
 async def stop(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
-    view = await _view(parts, request, actor)
+    view = await view_of(parts, request, actor)
     return answer(_submitted(await parts.studios.stop(actor, view.session_id)))
 
 
 async def extend(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
-    view = await _view(parts, request, actor)
+    view = await view_of(parts, request, actor)
     return answer(await _dto(parts, await parts.studios.extend(actor, view.session_id)))
 
 
 async def fork(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
     given = await body(request, bodies.ForkStudioBody, optional=True)
-    view = await _view(parts, request, actor)
+    view = await view_of(parts, request, actor)
     new = ForkStudio(
         name=given.name,
         description=given.description,
@@ -184,45 +183,14 @@ async def fork(parts: Parts, request: web.Request, actor: Actor) -> web.StreamRe
 
 
 async def compatible_ce(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
-    await _view(parts, request, actor)
+    await view_of(parts, request, actor)
     resources = "resources" in words(request, "attributes")
     found = [answers.environment(each, resources=resources) for each in parts.studios.compute_envs()]
     return answer({"computeEnvs": found})
 
 
-async def list_checkpoints(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
-    view = await _view(parts, request, actor)
-    offset, limit = window(request)
-    page = await parts.studios.list_checkpoints(
-        actor, view.session_id, search=text(request, "search"), offset=offset, limit=limit
-    )
-    rows = [answers.checkpoint(each) for each in page.checkpoints]
-    return answer(answers.CheckpointList(checkpoints=rows, total_size=page.total))
-
-
-async def make_checkpoint(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
-    given = await body(request, bodies.MakeCheckpointBody, optional=True)
-    view = await _view(parts, request, actor)
-    return answer(answers.checkpoint(await parts.studios.checkpoint_now(actor, view.session_id, given.name)), 202)
-
-
-async def describe_checkpoint(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
-    view = await _view(parts, request, actor)
-    found = await parts.studios.checkpoint(actor, view.session_id, path_number(request, "checkpointId"))
-    return answer(answers.checkpoint(found))
-
-
-async def rename_checkpoint(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
-    given = await body(request, bodies.RenameCheckpoint)
-    view = await _view(parts, request, actor)
-    number_ = path_number(request, "checkpointId")
-    return answer(
-        answers.checkpoint(await parts.studios.rename_checkpoint(actor, view.session_id, number_, given.name))
-    )
-
-
 async def logs(parts: Parts, request: web.Request, actor: Actor) -> web.StreamResponse:
-    view = await _view(parts, request, actor)
+    view = await view_of(parts, request, actor)
     stream = text(request, "stream", "all")
     if stream not in ("all", "agent", "tool", "build"):
         raise BadRequest("stream is all, agent, tool or build")
@@ -235,8 +203,7 @@ async def logs(parts: Parts, request: web.Request, actor: Actor) -> web.StreamRe
 W = ("workspaceId",)
 P = ("workspaceId", "max", "offset", "search")
 S = "/studios/{sessionId}"
-C = S + "/checkpoints/{checkpointId}"
-Dto, Rows = answers.StudioDto, answers.CheckpointList
+Dto = answers.StudioDto
 ROUTES: tuple[Route, ...] = (
     Route(
         method="GET",
@@ -362,45 +329,6 @@ ROUTES: tuple[Route, ...] = (
         summary="Compute environments it can move to",
         handler=compatible_ce,
         query=("workspaceId", "attributes"),
-    ),
-    Route(
-        method="GET",
-        path=S + "/checkpoints",
-        name="ListDataStudioCheckpoints",
-        summary="List checkpoints",
-        handler=list_checkpoints,
-        answer=Rows,
-        query=P,
-    ),
-    Route(
-        method="POST",
-        path=S + "/checkpoints",
-        name="MakeStudioCheckpoint",
-        summary="Checkpoint now",
-        handler=make_checkpoint,
-        body=bodies.MakeCheckpointBody,
-        answer=answers.CheckpointDto,
-        status=202,
-        query=W,
-    ),
-    Route(
-        method="GET",
-        path=C,
-        name="GetDataStudioCheckpoint",
-        summary="Describe a checkpoint",
-        handler=describe_checkpoint,
-        answer=answers.CheckpointDto,
-        query=W,
-    ),
-    Route(
-        method="PUT",
-        path=C,
-        name="UpdateDataStudioCheckpoint",
-        summary="Rename a checkpoint",
-        handler=rename_checkpoint,
-        body=bodies.RenameCheckpoint,
-        answer=answers.CheckpointDto,
-        query=W,
     ),
     Route(
         method="GET",
