@@ -13,24 +13,33 @@ MIB = 2**20
 
 @contextlib.contextmanager
 def btrfs_volume(folder: Path, size: int = 256 * MIB) -> Iterator[Path]:
-    """Skips the test on a machine that cannot."""
+    """As `mounted_btrfs`, but skips the test on a machine that cannot."""
     if os.geteuid() != 0:
         pytest.skip("mounting takes root")
+    with contextlib.ExitStack() as stack:
+        try:
+            point = stack.enter_context(mounted_btrfs(folder, size))
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"btrfs on a loop device does not work here: {error.stderr.strip()}")
+        yield point
+
+
+@contextlib.contextmanager
+def mounted_btrfs(folder: Path, size: int) -> Iterator[Path]:
+    """A volume below `folder` with a subvolume `current`. Raises CalledProcessError."""
     image, point = folder / "volume.img", folder / "volume"
     with image.open("wb") as file:
         file.truncate(size)
     point.mkdir()
-    subprocess.run(["mkfs.btrfs", "-q", "-f", "-m", "single", "-d", "single", str(image)], check=True)
-    mounted = subprocess.run(
-        ["mount", "-t", "btrfs", "-o", "loop,noatime,nosuid,nodev", str(image), str(point)],
-        capture_output=True,
-        text=True,
-    )
-    if mounted.returncode:
-        pytest.skip(f"btrfs on a loop device does not work here: {mounted.stderr.strip()}")
+    _run("mkfs.btrfs", "-q", "-f", "-m", "single", "-d", "single", str(image))
+    _run("mount", "-t", "btrfs", "-o", "loop,noatime,nosuid,nodev", str(image), str(point))
     try:
-        subprocess.run(["btrfs", "-q", "subvolume", "create", str(point / "current")], check=True)
+        _run("btrfs", "-q", "subvolume", "create", str(point / "current"))
         yield point
     finally:
-        subprocess.run(["umount", str(point)], check=True)
+        _run("umount", str(point))
         image.unlink()
+
+
+def _run(*argv: str) -> None:
+    subprocess.run(argv, check=True, capture_output=True, text=True)
