@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Locator, Page, async_playwright
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
@@ -54,19 +54,54 @@ async def kernel_idle(page: Page) -> None:
 async def run_cell(page: Page, code: str, expect: str, seconds: float = 120) -> str:
     """Type `code` into the last cell, run it, and wait until its output contains `expect`. Returns the output."""
     cells = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook .jp-CodeCell")
-    editor = cells.last.locator(".cm-content")
-    await editor.click()
-    await page.keyboard.insert_text(code)
-    before = await cells.count()
-    await page.keyboard.press("Shift+Enter")
+    await no_dialog(page)
+    number = await _typed(page, cells, code)
+    await _started(page, cells.nth(number))
     deadline = time.monotonic() + seconds
     text = ""
     while time.monotonic() < deadline:
-        text = await cells.nth(before - 1).locator(".jp-OutputArea").inner_text() if before else ""
+        text = await cells.nth(number).locator(".jp-OutputArea").inner_text()
         if expect in text:
             return text
         await asyncio.sleep(0.2)
+    await screenshot(page, "failed-cell")
     raise AssertionError(f"{code!r}: no {expect!r} in the output within {seconds} s, but: {text[-2000:]!r}")
+
+
+async def no_dialog(page: Page) -> None:
+    """Fails with its words when JupyterLab asks something that a person would have to answer first."""
+    dialog = page.locator(".jp-Dialog")
+    if await dialog.count():
+        await screenshot(page, "unexpected-dialog")
+        raise AssertionError(f"JupyterLab asks: {await dialog.first.inner_text()!r}")
+
+
+async def _typed(page: Page, cells: Locator, code: str) -> int:
+    """Type into the last cell, again if the shared document was still on its way and took the words with it."""
+    for _ in range(5):
+        number = await cells.count() - 1
+        editor = cells.nth(number).locator(".cm-content")
+        await editor.click()
+        await page.keyboard.press("Control+a")
+        await page.keyboard.insert_text(code)
+        await asyncio.sleep(0.3)
+        shown = "".join((await editor.inner_text()).split())
+        if shown == "".join(code.split()):
+            return number
+    raise AssertionError(f"the cell does not keep what is typed: {code!r}, but {shown!r}")
+
+
+async def _started(page: Page, cell: Locator) -> None:
+    """Press Shift+Enter until the cell has run or is running."""
+    for _ in range(5):
+        await cell.locator(".cm-content").click()
+        await page.keyboard.press("Shift+Enter")
+        for _ in range(25):
+            if (await cell.locator(".jp-InputPrompt").inner_text()).strip("[]: ") != "":
+                return
+            await asyncio.sleep(0.2)
+    await screenshot(page, "failed-start")
+    raise AssertionError("the cell does not start to run")
 
 
 async def screenshot(page: Page, name: str) -> Path:
