@@ -180,9 +180,11 @@ class EdgeWorld:
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             self._tool_ends.append(writer)
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-                await handler(reader, writer)
-            writer.close()
+            try:
+                with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                    await handler(reader, writer)
+            finally:
+                writer.close()
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1 << 24)
         self._servers.append(server)
@@ -262,10 +264,12 @@ class EdgeWorld:
         return events
 
     async def close(self) -> None:
-        for writer in [*self._writers, *self._tool_ends]:
-            writer.close()
+        """Every end of ours, at once."""
         for server in self._servers:
             server.close()
+        for writer in [*self._writers, *self._tool_ends]:
+            writer.transport.abort()
+        await until(lambda: not self.worker.edge.connections)
 
 
 WEBSOCKET = (

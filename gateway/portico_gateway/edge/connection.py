@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import socket
+import struct
 from typing import Protocol, cast
 
 from portico_gateway.edge import answers, head
@@ -22,8 +24,14 @@ LINGER_SECONDS = 30.0
 DISCARD_SECONDS = 5.0
 """How long what a refused client still sends is read and dropped: closing at once would be a reset, and the client
 might never see its answer."""
-HALF_CLOSED_SECONDS = 5.0
-"""A WebSocket whose client has ended its direction may finish the other one; then both end."""
+HALF_CLOSED_SECONDS = 30.0
+"""A client that has ended its direction may be waiting for its answer, or be gone; after such a silence it is gone."""
+HALF_CLOSED_WEBSOCKET_SECONDS = 5.0
+MAX_AHEAD = 2 * head.MAX_HEAD
+"""Bytes of later requests held while an earlier one is decided or answered; then the client is not read."""
+TURN = 32
+"""Pipelined requests answered before others have their turn."""
+RESET = struct.pack("ii", 1, 0)
 HIGH_WATER = 256 * 1024
 CACHED_HEADS = 8
 MAX_CACHED_HEAD = 4096
@@ -63,7 +71,8 @@ class ClientConnection(asyncio.Protocol):
         self._heads: dict[bytes, Head] = {}
         self._since = 0.0  # of what the sweep measures now: head, idleness, silence, lingering
         self._head_began = False
-        self._body_seen = 0
+        self._seen = 0  # bytes of the body, or of the response, at the last sweep
+        self._turning = False
         self._paused_at: float | None = None
         self._closing = False
         self._discarding = False
@@ -88,11 +97,10 @@ class ClientConnection(asyncio.Protocol):
         if self._closing:
             return
         self._buffer = self._buffer + data if self._buffer else data
-        if self._deciding or self._paused_at is not None:
-            if len(self._buffer) > 2 * head.MAX_HEAD:
-                self.pause_reading()
-            return
-        self._next()
+        if not self._deciding and self._paused_at is None:
+            self._next()
+        if len(self._buffer) > MAX_AHEAD:
+            self.pause_reading()
 
     def eof_received(self) -> bool:
         self._ended = True
@@ -119,8 +127,7 @@ class ClientConnection(asyncio.Protocol):
         if self.exchange is not None:
             self.exchange.client_resume()
         elif not self._deciding and not self._closing:
-            self.resume_reading()
-            self._go_on()
+            self._after()
 
     # --- requests -----------------------------------------------------------------------------------------------
 
@@ -172,7 +179,7 @@ class ClientConnection(asyncio.Protocol):
         self._deciding = False
         self.exchange = exchange
         self._since = self._dispatcher.monotonic()
-        self._body_seen = 0
+        self._seen = 0
         early, self._buffer = self._buffer, b""
         if early:
             exchange.client_data(early)
@@ -214,16 +221,33 @@ class ClientConnection(asyncio.Protocol):
     def _after(self) -> None:
         """Ready for the next request; it may be here already."""
         self._since = self._dispatcher.monotonic()
-        self.resume_reading()
-        if self._buffer:  # not from here: a thousand small requests in one piece would be a thousand frames deep
-            asyncio.get_running_loop().call_soon(self._go_on)
+        if len(self._buffer) <= MAX_AHEAD:
+            self.resume_reading()
+        if self._buffer:
+            if not self._turning:  # not from here: a thousand small requests in one piece would be as many frames deep
+                asyncio.get_running_loop().call_soon(self._go_on)
         elif self._ended:
             self._close()
 
+    @property
+    def _is_ready(self) -> bool:
+        """Whether the next request may be read, and some of it is here."""
+        busy = self.exchange is not None or self._deciding or self._closing or self._paused_at is not None
+        return bool(self._buffer) and not busy
+
     def _go_on(self) -> None:
-        idle = self.exchange is None and not self._deciding and not self._closing
-        if idle and self._buffer and self._paused_at is None:
+        """Answer what is here already, a few at a time."""
+        self._turning = True
+        for _ in range(TURN):
+            before = len(self._buffer)
+            if not self._is_ready:
+                break
             self._next()
+            if len(self._buffer) == before:  # a head that is not whole yet
+                break
+        else:
+            asyncio.get_running_loop().call_soon(self._go_on)
+        self._turning = False
 
     def _close(self, *, unread: bool = False) -> None:
         """End the connection once everything is written. `unread`: the client may still be sending."""
@@ -277,6 +301,13 @@ class ClientConnection(asyncio.Protocol):
     def broken(self) -> None:
         self._end_exchange()
         self._closing = True
+        self._reset()
+
+    def _reset(self) -> None:
+        """Abort with RST: a mere FIN would make a body that ends with its connection look whole."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and not self.transport.is_closing() and sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self.transport.abort()
 
     def _end_exchange(self) -> bool:
@@ -310,16 +341,26 @@ class ClientConnection(asyncio.Protocol):
 
     def _sweep_exchange(self, exchange: Exchange, now: float, waited: float) -> None:
         if not exchange.request_done:
-            if exchange.client_bytes != self._body_seen or not self.transport.is_reading():
-                self._body_seen, self._since = exchange.client_bytes, now
+            if self._has_moved(exchange.client_bytes, now) or not self.transport.is_reading():
+                self._since = now
             elif waited > BODY_SECONDS:
                 self._give_up()
-        elif exchange.waiting_for_head:
-            if waited > RESPONSE_SECONDS:
-                exchange.cancel()
-                self.failed(504, "The studio's tool has not answered for ten minutes.")
-        elif self._ended and isinstance(exchange, WebSocketExchange) and waited > HALF_CLOSED_SECONDS:
-            self._give_up()
+        elif self._ended:
+            if isinstance(exchange, WebSocketExchange):
+                overdue = waited > HALF_CLOSED_WEBSOCKET_SECONDS
+            else:
+                overdue = not self._has_moved(exchange.sent, now) and waited > HALF_CLOSED_SECONDS
+            if overdue:
+                self._give_up()
+        elif exchange.waiting_for_head and waited > RESPONSE_SECONDS:
+            exchange.cancel()
+            self.failed(504, "The studio's tool has not answered for ten minutes.")
+
+    def _has_moved(self, count: int, now: float) -> bool:
+        if count == self._seen:
+            return False
+        self._seen, self._since = count, now
+        return True
 
     def _give_up(self) -> None:
         if self.exchange is not None:

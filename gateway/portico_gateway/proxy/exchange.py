@@ -320,15 +320,16 @@ class Exchange(asyncio.Protocol):
     def _lost(self) -> None:
         """The upstream ended too early. A connection that died while idle gives one more try."""
         connection = self.upstream_connection
-        reused = connection is not None and connection.uses > 1
         if (
-            reused
+            connection is not None
+            and connection.uses > 1
             and not self._received
             and not self._retried
             and self.head.length == 0
             and self.head.method in RETRIED
         ):
             self._retried = True
+            connection.transport.set_protocol(asyncio.Protocol())  # its end is no news any more
             self._drop()
             self._claiming = spawn(self._claim(), name="claim upstream again")
             return
