@@ -97,7 +97,7 @@ def decode_segment(raw: bytes) -> Segment:
         raise Unsupported(f"segments of version {raw[1]} need a newer Portico")
     try:
         segment = _decoder.decode(raw)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
         raise Damaged(f"a segment makes no sense: {error}") from None
     for group in segment.groups:
         _check_path(group.path)

@@ -94,7 +94,7 @@ def decode_head(data: bytes) -> Head:
         if stamp.version != VERSION:
             raise Unsupported(f"heads of version {stamp.version} need a newer Portico")
         head = msgspec.json.decode(data, type=Head)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
         raise Damaged(f"a head makes no sense: {error}") from None
     _check_packs(head)
     sizes = head.pack_sizes()

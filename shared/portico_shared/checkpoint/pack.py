@@ -78,7 +78,7 @@ def read_table(pack: bytes | memoryview, name: bytes = b"\0" * SIZE) -> list[Blo
         raise Damaged("its table is longer than the pack")
     try:
         rows = msgspec.msgpack.decode(view[start : len(view) - _FOOT.size], type=list[TableRow])
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
         raise Damaged(f"its table makes no sense: {error}") from None
     refs, position = [], _HEAD.size
     for row in rows:
