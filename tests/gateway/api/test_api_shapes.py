@@ -265,7 +265,6 @@ async def test_starting_with_other_values_keeps_some_and_forgets_others(world: A
     studio, mia = await world.rooms.add(actor=MAINTAINER, is_private=True), world.api("mia")
     path = f"/studios/{studio.session_id}"
     given = {
-        "name": "renamed",
         "description": "now",
         "allowedUserIds": [4],
         "labelIds": [],
@@ -274,7 +273,7 @@ async def test_starting_with_other_values_keeps_some_and_forgets_others(world: A
     }
     assert (await mia.put(f"{path}/start", given)).status == 200
     seen = (await mia.get(path)).value
-    assert (seen["name"], seen["description"], seen["configuration"]["memory"]) == ("renamed", "now", 300)
+    assert (seen["name"], seen["description"], seen["configuration"]["memory"]) == ("one", "now", 300)
     assert [user["userName"] for user in seen["allowedUsers"]] == ["cleo"]
     await world.rooms.placed(studio.session_id)
     await world.rooms.agent(studio.session_id).comes_up()
