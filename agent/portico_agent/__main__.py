@@ -43,7 +43,7 @@ def real_parts() -> Parts:
         ),
         dialer=lambda session: Dialer(session.gateway, session.allowed, clock=session.clock),
         engine=lambda session, plan, volume: ChildEngine(
-            session.settings, volume, plan.quota, lambda: session.tool_pid
+            session.settings, volume, plan, lambda: session.tool_pid, lambda words: session.warn("storage", words)
         ),
     )
 

@@ -11,7 +11,7 @@ from portico_agent.desk import Captured
 from portico_agent.errors import CheckpointError, RunOver
 from portico_agent.overlay.volume import Volume, fingerprint
 from portico_agent.settings import AgentSettings
-from portico_shared.messages import RestorePoint
+from portico_shared.messages import Plan, RestorePoint
 
 INDEX = "checkpoint.index"
 _log = logging.getLogger(__name__)
@@ -27,13 +27,21 @@ def _sentence(error: str) -> str:
 
 class ChildEngine:
     """Captures and restores one volume. `tool_pid()` names the process to hold still where there are no snapshots, or
-    0 when nothing runs."""
+    0 when nothing runs. `warn` hears, once in each job, what it waits for when the store is away."""
 
-    def __init__(self, settings: AgentSettings, volume: Volume, quota: int, tool_pid: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        settings: AgentSettings,
+        volume: Volume,
+        plan: Plan,
+        tool_pid: Callable[[], int],
+        warn: Callable[[str], None],
+    ) -> None:
         self._settings = settings
         self._volume = volume
-        self._quota = quota
+        self._plan = plan
         self._tool_pid = tool_pid
+        self._warn = warn
         self._lower = fingerprint()
         kept = "btrfs" if volume.subvolume else "freezer"
         self.label = f"overlay+{kept}" if volume.kind == "overlay" else "folders"
@@ -49,11 +57,12 @@ class ChildEngine:
             lower=self._lower,
             index=str(self._volume.path / INDEX),
             source=str(self._volume.current),
+            patience=self._plan.store_patience,
             reason=cast(Reason, reason),
             row=row,
             freeze=Freeze(pid=pid) if pid and not self._volume.subvolume else None,
         )
-        result = await run_capture(job)
+        result = await run_capture(job, self._once("It cannot be saved at the moment and is tried again"))
         if result.over:
             raise RunOver(result.error)
         if not result.ok:
@@ -79,11 +88,16 @@ class ChildEngine:
             index=str(self._volume.path / INDEX),
             target=str(self._volume.current),
             point=point,
-            quota=self._quota,
+            patience=self._plan.store_patience,
+            quota=self._plan.quota,
         )
+        waits = self._once("Its checkpoint cannot be fetched at the moment and is tried again")
 
         def tell(update: Progress) -> None:
-            progress(update.done, update.total)
+            if update.stage == "waiting":
+                waits(update)
+            else:
+                progress(update.done, update.total)
 
         result = await run_restore(job, tell)
         if result.over:
@@ -91,3 +105,15 @@ class ChildEngine:
         if not result.ok:
             raise CheckpointError(f"{_sentence(result.error)} Start the studio from another checkpoint, or try again.")
         return " ".join(result.notes)
+
+    def _once(self, consequence: str) -> Callable[[Progress], None]:
+        """Tells people what a job waits for: the first time only, for it is asked again and again."""
+        told = False
+
+        def hear(update: Progress) -> None:
+            nonlocal told
+            if update.stage == "waiting" and not told:
+                told = True
+                self._warn(f"{consequence}: {update.words}.")
+
+        return hear

@@ -47,6 +47,8 @@ class Desk:
         self._clock = clock
         self._turn = asyncio.Lock()
         self._safe_since = clock.monotonic()
+        self._failed = False
+        """People were told that the newest attempt failed, and not yet that all is well again."""
 
     async def make(self, reason: str, row: int = 0) -> Captured:
         """Raises CheckpointError, after reporting the failure, or RunOver."""
@@ -58,8 +60,9 @@ class Desk:
                 raise
         self._safe_since = self._clock.monotonic()
         self._board.set(last_checkpoint=self._clock.now(), checkpoint_lag=0.0)
-        if captured.changed or reason != "interval":
+        if captured.changed or reason != "interval" or self._failed:
             self._report(reason, captured)
+            self._failed = False
         return captured
 
     async def make_final(self, reason: str) -> Captured:
@@ -96,6 +99,7 @@ class Desk:
         self._board.report(done)
 
     def _report_failure(self, reason: str, error: CheckpointError) -> None:
+        self._failed = True
         run, now = self._board.status.run, self._clock.now()
         self._board.set(checkpoint_lag=self._clock.monotonic() - self._safe_since)
         self._board.report(CheckpointDone(run=run, at=now, ok=False, reason=reason, detail=str(error)[:1000]))

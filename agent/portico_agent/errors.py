@@ -3,6 +3,7 @@
 AgentError
 ├── GatewayError            between us and the gateway
 │   ├── GatewayAway         no answer, or one that asks for patience: the call may be repeated
+│   │   └── GatewayBusy     it answered, and its words say what it misses
 │   ├── RunOver             the gateway does not want this run any more: leave
 │   ├── TokenRefused        a short token is not taken: another may be
 │   └── Refused             this request is refused, and will be again
@@ -26,6 +27,10 @@ class GatewayError(AgentError):
 
 class GatewayAway(GatewayError):
     """No answer, or a 5xx or 429."""
+
+
+class GatewayBusy(GatewayAway):
+    """A 5xx or 429 with words: the checkpoint store behind it is away, say."""
 
 
 class RunOver(GatewayError):

@@ -19,6 +19,7 @@ from yarl import URL
 from portico_agent.credential import Credential
 from portico_agent.errors import (
     GatewayAway,
+    GatewayBusy,
     GatewayError,
     Refused,
     RunOver,
@@ -65,11 +66,23 @@ _log = logging.getLogger(__name__)
 class GatewayClient:
     """`async with GatewayClient(settings.gateway, settings.host, credential) as gateway`. One for a whole agent."""
 
-    def __init__(self, gateway: str, host: str, credential: Credential, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        gateway: str,
+        host: str,
+        credential: Credential,
+        *,
+        clock: Clock | None = None,
+        patience: float = PATIENCE,
+        waiting: Callable[[str], None] | None = None,
+    ) -> None:
+        """`waiting` is told why, each time that the gateway asks for patience with a call; grants take `patience`."""
         self._gateway = gateway
         self._host = host
         self._credential = credential
         self._clock = clock or SystemClock()
+        self._patience = patience
+        self._waiting = waiting
         self._session: aiohttp.ClientSession | None = None
         self._outside: aiohttp.ClientSession | None = None
         self._token = ""
@@ -158,15 +171,15 @@ class GatewayClient:
     async def plan(self, *, patience: float = math.inf) -> Plan:
         return await self._call("GET", "plan", Plan, patience=patience)
 
-    async def grants(self, objects: tuple[ObjectName, ...], *, patience: float = PATIENCE) -> tuple[Grant, ...]:
+    async def grants(self, objects: tuple[ObjectName, ...]) -> tuple[Grant, ...]:
         """Permission to put these objects; those the store has are marked `exists`."""
-        reply = await self._call("POST", "grants", GrantsReply, body=GrantsCall(objects=objects), patience=patience)
-        return reply.grants
+        call = GrantsCall(objects=objects)
+        return (await self._call("POST", "grants", GrantsReply, body=call, patience=self._patience)).grants
 
-    async def reads(self, objects: tuple[ObjectName, ...], *, patience: float = PATIENCE) -> tuple[Grant, ...]:
+    async def reads(self, objects: tuple[ObjectName, ...]) -> tuple[Grant, ...]:
         """Permission to read these objects of the lineage."""
-        reply = await self._call("POST", "reads", GrantsReply, body=ReadsCall(objects=objects), patience=patience)
-        return reply.grants
+        call = ReadsCall(objects=objects)
+        return (await self._call("POST", "reads", GrantsReply, body=call, patience=self._patience)).grants
 
     async def commit(self, call: CommitCall, *, patience: float = COMMIT_PATIENCE) -> CommitReply:
         return await self._call("POST", "commit", CommitReply, body=call, patience=patience)
@@ -206,6 +219,8 @@ class GatewayClient:
                 if self._clock.monotonic() + delay > deadline:
                     raise
                 _log.info("the gateway is away (%s), again in %.1f s", away, delay)
+                if self._waiting is not None and isinstance(away, GatewayBusy):
+                    self._waiting(str(away))
                 await self._clock.sleep(delay)
 
     async def _ask(
@@ -245,7 +260,7 @@ class GatewayClient:
         except (msgspec.DecodeError, msgspec.ValidationError):
             message = content[:200].decode(errors="replace")
         if status >= 500 or status == 429:
-            return GatewayAway(f"{status}: {message}")
+            return GatewayBusy(message) if message else GatewayAway(f"the gateway answered {status}")
         if status == 410 or (whole_run and status in _OVER):
             self.over.set()
             return RunOver(message or f"the gateway answered {status}")

@@ -213,7 +213,7 @@ class Session:
         self.board.enter("restoring", point.name)
         words = await engine.restore(point, lambda done, total: self.board.set(done=done, total=total))
         if words:
-            self._warn("storage", words)
+            self.warn("storage", words)
         return words or point.name
 
     async def _start_tool(self, plan: Plan) -> str:
@@ -277,7 +277,7 @@ class Session:
         ready = group.create_task(self._watch_port(self._probe_path()), name="tool's port")
         group.create_task(self._watch_tool(), name="tool's end")
         group.create_task(LogShipper("tool", self._keeper, self.gateway).follow(self.clock), name="log")
-        group.create_task(watch_disk(self._volume, self._warn, self.clock), name="disk")
+        group.create_task(watch_disk(self._volume, self.warn, self.clock), name="disk")
         group.create_task(self._desk.every(self._plan.checkpoint_interval), name="checkpoints")
         if self._found.tool is None:
             group.create_task(first_checkpoint(self._desk, ready, self.clock), name="first checkpoint")
@@ -386,7 +386,8 @@ class Session:
             raise
         self.board.step(name, "done", detail)
 
-    def _warn(self, kind: str, words: str) -> None:
+    def warn(self, kind: str, words: str) -> None:
+        """Tell people of trouble that the studio goes on with."""
         self.board.report(Warning_(run=self.settings.run, at=self.clock.now(), kind=kind, detail=words))  # type: ignore[arg-type]
 
     async def _last_lines(self) -> str:

@@ -57,6 +57,7 @@ class Settings:
     attach_port: int = 0  # with compute 'attach': the port of a tool that already runs
     bootstrap_token: Secret = _NO_SECRET  # first personal access token of the first administrator
     checkpoint_interval: float = 300.0  # seconds between checkpoints of a running studio when something changed
+    store_patience: float = 180.0  # seconds a checkpoint waits for a store that is away; then it failed, later ones try
     studio_quota: int = 5 * 1024**3  # bytes a studio's own changes may take
     lifespan_hours: int = 8  # default lifespan of a run
     unreachable_after: float = (

@@ -209,6 +209,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes the studio's own changes may take."""
     grace: float
     """Seconds between SIGTERM and SIGKILL for the tool."""
+    store_patience: float = 180.0
+    """Seconds one object of a checkpoint is tried for while the store is away; then the checkpoint has failed."""
     restore: "RestorePoint | None" = None
     salvage: bool = False
     """The volume holds what an earlier run left when it died: checkpoint it before the tool starts, restore nothing."""

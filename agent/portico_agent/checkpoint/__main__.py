@@ -19,7 +19,7 @@ from portico_agent.checkpoint import kernel
 from portico_agent.checkpoint.freezer import Guardian
 from portico_agent.checkpoint.jobs import MAX_LINE, AnyJob, CaptureJob, CaptureResult, Line, Progress, RestoreResult
 from portico_agent.checkpoint.loading import load
-from portico_agent.checkpoint.saving import save
+from portico_agent.checkpoint.saving import save, waiting
 from portico_agent.credential import Credential
 from portico_agent.gateway import GatewayClient
 from portico_agent.overlay.syscalls import hide_process
@@ -61,7 +61,8 @@ async def _run(job: AnyJob, guardian: Guardian | None) -> CaptureResult | Restor
     """The result, or None when the agent has gone away meanwhile."""
     tell = _Teller()
     credential = Credential(job.run, Secrets(run_token="", seed=base64.b64decode(job.seed, validate=True)))
-    async with GatewayClient(job.gateway, job.host, credential) as gateway:
+    client = GatewayClient(job.gateway, job.host, credential, patience=job.patience, waiting=waiting(tell))
+    async with client as gateway:
         work: asyncio.Future[CaptureResult | RestoreResult] = asyncio.ensure_future(
             save(job, gateway, tell, guardian) if isinstance(job, CaptureJob) else load(job, gateway, tell)
         )

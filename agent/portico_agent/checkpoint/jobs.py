@@ -30,6 +30,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Fingerprint of the image root this studio stands on now."""
     index: str
     """File the child keeps between jobs. It may be lost or stale: only time is lost with it."""
+    patience: float = 180.0
+    """Seconds one object is tried for while the store is away."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(run={self.run!r})"
@@ -61,10 +63,12 @@ class RestoreJob(Job, frozen=True, kw_only=True, tag="restore"):
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
-    stage: Literal["flush", "scan", "upload", "commit", "download", "finish"]
+    stage: Literal["flush", "scan", "upload", "commit", "download", "finish", "waiting"]
     done: int = 0
     total: int = 0
     """Bytes; 0 = not known yet."""
+    words: str = ""
+    """Stage 'waiting': what for. The job goes on by itself when it is there again."""
 
 
 class CaptureResult(msgspec.Struct, frozen=True, kw_only=True, tag="captured"):

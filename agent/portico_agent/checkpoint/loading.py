@@ -19,7 +19,7 @@ from portico_agent.checkpoint.fetching import StoredSegment, fetch_contents, fet
 from portico_agent.checkpoint.jobs import Progress, RestoreJob, RestoreResult
 from portico_agent.checkpoint.landing import Landing
 from portico_agent.checkpoint.reindex import Digests, write_index
-from portico_agent.checkpoint.saving import is_over
+from portico_agent.checkpoint.saving import is_over, waiting
 from portico_agent.checkpoint.transfer import Gateway, Transfer
 from portico_agent.errors import AgentError
 from portico_shared.checkpoint.entries import Order
@@ -40,7 +40,7 @@ class NotRestorable(AgentError):
 async def load(job: RestoreJob, gateway: Gateway, tell: Callable[[Progress], None]) -> RestoreResult:
     """Never raises for what can go wrong with a checkpoint; cancelling leaves `current` as it was."""
     start, notes = time.monotonic(), list[str]()
-    transfer = Transfer(gateway)
+    transfer = Transfer(gateway, patience=job.patience, waiting=waiting(tell))
     try:
         for point in (job.point, *job.point.fallbacks):
             try:

@@ -43,7 +43,7 @@ async def _save(
     guardian: Guardian | None,
     start: float,
 ) -> CaptureResult:
-    transfer = Transfer(gateway)
+    transfer = Transfer(gateway, patience=job.patience, waiting=waiting(tell))
     captured = await _capture(job, transfer, tell, guardian, use_index=True)
     try:
         try:
@@ -73,6 +73,11 @@ async def _save(
         taken_at=captured.taken_at,
         notes=captured.notes,
     )
+
+
+def waiting(tell: Callable[[Progress], None]) -> Callable[[str], None]:
+    """Says what a job waits for."""
+    return lambda words: tell(Progress(stage="waiting", words=words))
 
 
 async def _capture(

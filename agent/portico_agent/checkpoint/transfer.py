@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Protocol
 
@@ -15,8 +16,8 @@ from portico_shared.messages import Grant, ObjectName
 
 IN_FLIGHT = 3
 """Sealed packs in memory on their way: enough to fill a line while each waits for its answer."""
-PATIENCE = 900.0
-"""Seconds one object is tried for while the store is away."""
+PATIENCE = 180.0
+"""Seconds one object is tried for while the store is away, where the job says nothing else."""
 REFUSALS = 3
 """Fresh grants asked for when the store refuses one: it may have expired on a slow line."""
 _log = logging.getLogger(__name__)
@@ -37,8 +38,18 @@ class Gateway(Protocol):
 class Transfer:
     """Moves whole objects up and pieces of objects down."""
 
-    def __init__(self, gateway: Gateway, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        clock: Clock | None = None,
+        *,
+        patience: float = PATIENCE,
+        waiting: Callable[[str], None] | None = None,
+    ) -> None:
+        """`waiting` is told why, each time that the store asks for patience."""
         self._gateway = gateway
+        self._patience = patience
+        self._waiting = waiting
         self._clock = clock or SystemClock()
         self._granted: dict[str, tuple[Grant, float]] = {}
         self.uploaded = 0
@@ -46,7 +57,7 @@ class Transfer:
 
     async def put(self, name: ObjectName, content: bytes) -> None:
         """The object is durable when this returns. Raises StorageAway or StorageRefused when patience is at its end."""
-        deadline, backoff, refusals = self._clock.monotonic() + PATIENCE, Backoff(), 0
+        deadline, backoff, refusals = self._clock.monotonic() + self._patience, Backoff(), 0
         while True:
             (grant,) = await self._gateway.grants((name,))
             if grant.exists:
@@ -66,7 +77,7 @@ class Transfer:
     async def get(self, kind: str, name: str, *, start: int = 0, length: int = 0) -> bytes:
         """`length` bytes from `start`, or the whole object, checked against its name then. Raises StorageAway,
         StorageRefused, Damaged."""
-        deadline, backoff, refusals = self._clock.monotonic() + PATIENCE, Backoff(), 0
+        deadline, backoff, refusals = self._clock.monotonic() + self._patience, Backoff(), 0
         while True:
             grant = await self._grant(kind, name)
             try:
@@ -100,6 +111,8 @@ class Transfer:
         if self._clock.monotonic() + delay > deadline:
             raise away
         _log.info("the store is away (%s), again in %.1f s", away, delay)
+        if self._waiting is not None:
+            self._waiting(str(away))
         await self._clock.sleep(delay)
 
 

@@ -9,10 +9,13 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ConnectionError as NoConnection
+from botocore.exceptions import HTTPClientError as Broken
 
 from portico_gateway.errors import BadRequest, Unavailable
 from portico_gateway.objects.object_store import GRANT_SECONDS, Presigned, StoredObject, checked_key, checked_put
@@ -156,5 +159,9 @@ def _faults() -> Iterator[None]:
         code = _code(error)
         hint = ": check the key, the bucket's policy and its region" if code in ("403", "AccessDenied") else ""
         raise Unavailable(f"the checkpoint store (S3) answered {code}{hint}") from error
+    except (NoConnection, Broken) as error:
+        where = urlsplit(str(error.kwargs.get("endpoint_url", ""))).netloc  # the rest of the URL is for machines
+        words = f"{where or 'it'} does not answer"
+        raise Unavailable(f"the checkpoint store (S3) cannot be used: {words}") from error
     except BotoCoreError as error:
         raise Unavailable(f"the checkpoint store (S3) cannot be used: {error}") from error

@@ -363,6 +363,7 @@ class Lifecycle:
             checkpoint_interval=settings.checkpoint_interval,
             quota=settings.studio_quota,
             grace=settings.stop_grace,
+            store_patience=settings.store_patience,
             restore=restore,
             salvage=run.salvage,
             forked=studio.start_checkpoint_id is not None,

@@ -74,6 +74,7 @@ class LiveRun:
     async def stop(self, reason: StopReason | None, message: str = "") -> None:
         """Begin to leave. Raises Conflict when the studio's status does not allow it (any more)."""
         await self.move(Event.STOP, message=message, stop_reason=reason)
+        self._warned = ""  # the message went with the old status
         self.ask_to_leave()
 
     def ask_to_leave(self) -> None:
@@ -193,7 +194,8 @@ class LiveRun:
 
     async def _warn(self, kind: str, text: str) -> None:
         """A warning during a run leaves its status as it is. Kind '': the trouble is over."""
-        if self.studio.status not in (Status.RUNNING, Status.STARTING):
+        stopping = self.studio.status is Status.STOPPING and not self.problem  # why it ends is not talked over
+        if self.studio.status not in (Status.RUNNING, Status.STARTING) and not stopping:
             return
         self._warned, first = kind, text.partition("\n")[0][:MAX_WARNING]
         self.studio = replace(self.studio, status_message=first)
