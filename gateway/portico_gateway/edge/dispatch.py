@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from portico_gateway.edge import access_log, answers, limits
@@ -12,7 +13,7 @@ from portico_gateway.edge.hosts import Hosts, Target
 from portico_gateway.edge.limits import Limits
 from portico_gateway.edge.presence import PresenceBook
 from portico_gateway.edge.routes import RouteTable
-from portico_gateway.edge.visitors import Visitor, Visitors, matches
+from portico_gateway.edge.visitors import Visitor, Visitors, good_until, matches
 from portico_gateway.errors import PorticoError
 from portico_gateway.link.messages import CheckRun, ControlMessage, Revoke, Route, RouteGone, Verdict
 from portico_gateway.proxy import request_head, upgrade
@@ -36,6 +37,17 @@ REASONS = {
     "stopped": "The studio is stopped.",
     "errored": "The studio ended with an error.",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An admitted request to a running studio, ready to go: kept with its head, which browsers repeat."""
+
+    epoch: int
+    until: float
+    visitor: Visitor
+    port: int
+    forwarded: bytes
 
 
 class Control(Protocol):
@@ -63,6 +75,8 @@ class Edge:
     ) -> None:
         self.connections: set[ClientConnection] = set()
         self.draining = False
+        self._epoch = 0
+        """Of what control has pushed; plans of an earlier one are made anew."""
         self._settings = settings
         self._control = control
         self._upstream = upstream
@@ -113,6 +127,7 @@ class Edge:
     # --- what control pushes --------------------------------------------------------------------------------------
 
     def apply(self, message: ControlMessage) -> None:
+        self._epoch += 1
         self._visitors.apply(message)
         self._routes.apply(message)
         self._registry.apply(message)
@@ -139,6 +154,10 @@ class Edge:
     # --- requests -----------------------------------------------------------------------------------------------
 
     def dispatch(self, connection: ClientConnection, request: Head) -> None:
+        plan = request.plan
+        if isinstance(plan, Plan) and plan.epoch == self._epoch and self._clock.now() < plan.until:
+            self._go(connection, request, plan)
+            return
         connection.session_id, connection.visitor = "", None
         target = self._hosts.find(request.host)
         if target.kind == "studio":
@@ -281,7 +300,6 @@ class Edge:
         if route.state != "running":
             self._not_running(connection, request, admitted, route)
             return
-        self._presence.seen(target.session_id, visitor.user_id)
         peer, scheme = self._client(connection, request)
         websocket = request.upgrade == b"websocket"
         if websocket:
@@ -297,11 +315,26 @@ class Edge:
             strip_authorization=visitor.bearer,
             upgrade=websocket,
         )
-        upstream = StudioUpstream(self._registry, target.session_id, target.port or route.port, raw=websocket)
-        kind = WebSocketExchange if websocket else Exchange
-        exchange = kind(connection, request, upstream, forwarded, from_studio=True, add=admitted.add)
-        if isinstance(exchange, WebSocketExchange):
-            exchange.on_open = lambda: self._presence.opened(target.session_id, visitor.user_id)
+        plan = Plan(self._epoch, good_until(visitor), visitor, target.port or route.port, forwarded)
+        if websocket:
+            self._open_websocket(connection, request, plan, admitted.add)
+        else:
+            request.plan = None if admitted.add else plan
+            self._go(connection, request, plan, admitted.add)
+
+    def _go(self, connection: ClientConnection, request: Head, plan: Plan, add: tuple[bytes, ...] = ()) -> None:
+        visitor = plan.visitor
+        connection.session_id, connection.visitor = visitor.session_id, visitor
+        self._presence.seen(visitor.session_id, visitor.user_id)
+        upstream = StudioUpstream(self._registry, visitor.session_id, plan.port)
+        connection.start_exchange(Exchange(connection, request, upstream, plan.forwarded, from_studio=True, add=add))
+
+    def _open_websocket(self, connection: ClientConnection, request: Head, plan: Plan, add: tuple[bytes, ...]) -> None:
+        visitor = plan.visitor
+        self._presence.seen(visitor.session_id, visitor.user_id)
+        upstream = StudioUpstream(self._registry, visitor.session_id, plan.port, raw=True)
+        exchange = WebSocketExchange(connection, request, upstream, plan.forwarded, from_studio=True, add=add)
+        exchange.on_open = lambda: self._presence.opened(visitor.session_id, visitor.user_id)
         connection.start_exchange(exchange)
 
     def _own_pages(self, connection: ClientConnection, request: Head, admitted: Admitted) -> None:

@@ -50,6 +50,8 @@ class Head:
     upgrade: bytes
     """Lower-case value of Upgrade when Connection names it, else b""."""
     expects: bool
+    plan: object = None
+    """What the edge decided for this head on this connection, so that a repeated head need not be decided again."""
 
     def get(self, name: bytes) -> bytes | None:
         """The first value of a field, by its lower-case name."""

@@ -41,6 +41,11 @@ def matches(revocation: Revoke, visitor: Visitor) -> bool:
     )
 
 
+def good_until(visitor: Visitor) -> float:
+    """Until when (epoch seconds) nobody need be asked about this visitor, if nothing is revoked."""
+    return visitor.expires_at - (0.0 if visitor.bearer else RENEW_BEFORE)
+
+
 class Visitors:
     """Cookies and tokens that were found good, until they expire or are revoked."""
 
@@ -105,7 +110,7 @@ class Visitors:
         return visitor
 
     def wants_renewal(self, visitor: Visitor) -> bool:
-        return not visitor.bearer and visitor.expires_at - self._clock.now() < RENEW_BEFORE
+        return not visitor.bearer and self._clock.now() > good_until(visitor)
 
     def _doubtful(self, visitor: Visitor) -> bool:
         if visitor.generation < self._floor:

@@ -3,6 +3,8 @@
 Names are compared with '_' and '.' taken for '-', because the frameworks behind us do the same.
 """
 
+import functools
+
 from portico_gateway.edge.head import Field, Head
 
 HOP = frozenset(
@@ -25,6 +27,8 @@ OURS = (b"x-forwarded-", b"x-portico-")
 FORGED = frozenset({b"forwarded", b"x-real-ip"})
 NEVER_NAMED = frozenset({b"host", b"cookie", b"authorization"})
 """Fields a Connection header cannot make us drop, besides Content-*: their loss would change what a request means."""
+MAX_REMEMBERED = 64
+"""Bytes of a name whose verdict is remembered; names are the client's to choose, so the memory is bounded both ways."""
 OUR_COOKIES = b"__Host-portico-"
 
 
@@ -32,8 +36,13 @@ def _canonical(name: bytes) -> bytes:
     return name.replace(b"_", b"-").replace(b".", b"-")
 
 
-def _dropped(name: bytes, named: frozenset[bytes]) -> bool:
-    if name in HOP or name in named or name in FORGED:
+def _is_never_sent(name: bytes) -> bool:
+    """Whether a field is dropped whatever its value."""
+    return _judged(name) if len(name) <= MAX_REMEMBERED else _judge(name)
+
+
+def _judge(name: bytes) -> bool:
+    if name in HOP or name in FORGED:
         return True
     canonical = _canonical(name)
     if canonical.startswith(OURS):
@@ -41,6 +50,9 @@ def _dropped(name: bytes, named: frozenset[bytes]) -> bool:
     if canonical != name:
         return canonical in HOP or canonical in FORGED or canonical in NEVER_NAMED or canonical == b"expect"
     return False
+
+
+_judged = functools.lru_cache(2048)(_judge)
 
 
 def named_by_connection(fields: list[Field]) -> frozenset[bytes]:
@@ -75,7 +87,7 @@ def forward(
     named = named_by_connection(head.fields)
     lines = [b"%b %b HTTP/1.1" % (head.method, head.target)]
     for raw, name, value in head.fields:
-        if _dropped(name, named) or name in cut or (strip_authorization and name == b"authorization"):
+        if _is_never_sent(name) or name in named or name in cut or (strip_authorization and name == b"authorization"):
             continue
         if name == b"cookie" and strip_cookies:
             value = strip_our_cookies(value)
