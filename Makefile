@@ -5,6 +5,7 @@ SHELL := /bin/bash
 PY ?= python3
 BIN := .venv/bin
 SUITE ?=
+WORKERS ?= 2
 LISTEN ?= 127.0.0.1:8000
 DATA ?=
 TOOL_LOCKS := gateway/portico_gateway/compute/local/locks
@@ -21,11 +22,9 @@ up: .venv/.runtime packages-up
 	@exec $(BIN)/portico up --listen $(LISTEN) $(if $(DATA),--data $(DATA))
 
 test: .venv/.dev packages-test check
-	rm -f .coverage .coverage.* ; mkdir -p build
-	$(BIN)/coverage run -m pytest $(PYTEST)
-	-$(BIN)/coverage combine -q
-	$(BIN)/coverage report --format=total > build/coverage.txt ; $(BIN)/coverage report | tail -n 40
-	@echo "coverage: $$(cat build/coverage.txt) %"
+	@mkdir -p build
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered --cov-report=json:build/coverage.json $(PYTEST)
+	@$(BIN)/python -c 'import json; print("coverage:", round(json.load(open("build/coverage.json"))["totals"]["percent_covered"], 1), "%")'
 
 check: .venv/.dev
 	$(BIN)/ruff check .
