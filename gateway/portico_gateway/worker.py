@@ -19,6 +19,7 @@ from pathlib import Path
 import uvloop
 
 from portico_gateway.edge import limits
+from portico_gateway.edge.access_log import AccessLog
 from portico_gateway.edge.connection import log
 from portico_gateway.edge.dispatch import Edge, sweep_forever
 from portico_gateway.edge.gate import Gate
@@ -57,6 +58,7 @@ class Worker:
         self.presence = PresenceBook(self.link.tell, self.clock)
         self.upstream = ControlUpstream(run / "control.sock")
         self.visitors = Visitors(self.clock)
+        self.access = AccessLog(access_log_file(settings), self.clock)
         self.leaving = asyncio.Event()
         """Set by SIGTERM, or by control: time to drain."""
         self._control_ready = False
@@ -72,6 +74,7 @@ class Worker:
             routes=self.routes,
             presence=self.presence,
             clock=self.clock,
+            access=self.access,
             most_connections=connections_allowed(),
             ready=lambda: self._control_ready and self.link.connected.is_set() and self.routes.known,
         )
@@ -108,6 +111,7 @@ class Worker:
                 for task in tasks:
                     task.cancel()
         finally:
+            self.access.flush()
             self.acceptor.close()
             self.upstream.close()
 
@@ -167,6 +171,15 @@ class Worker:
                     writer.close()
         except OSError:
             return False
+
+
+def access_log_file(settings: Settings) -> Path | None:
+    """At log level 'info' or below requests are logged, in a file: the terminal is for what a person should read."""
+    if logging.getLevelNamesMapping().get(settings.log_level.upper(), logging.INFO) > logging.INFO:
+        return None
+    folder = settings.data / "logs"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder / "access.jsonl"
 
 
 def connections_allowed() -> int:

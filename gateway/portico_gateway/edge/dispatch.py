@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from portico_gateway.edge import access_log, answers, limits
+from portico_gateway.edge import answers, limits
+from portico_gateway.edge.access_log import AccessLog
 from portico_gateway.edge.connection import ClientConnection, log
 from portico_gateway.edge.gate import Admitted, Answered, Gate, bearer_of
 from portico_gateway.edge.head import Head, is_navigation
@@ -70,6 +71,7 @@ class Edge:
         routes: RouteTable,
         presence: PresenceBook,
         clock: Clock,
+        access: AccessLog,
         ready: Callable[[], bool],
         most_connections: int = limits.MOST,
     ) -> None:
@@ -87,6 +89,7 @@ class Edge:
         self._routes = routes
         self._presence = presence
         self._clock = clock
+        self._access = access
         self._ready = ready
         self._hosts = Hosts(settings.host, settings.studio_domain)
         self._limits = Limits(most_connections)
@@ -117,6 +120,7 @@ class Edge:
         for connection in list(self.connections):
             connection.sweep(now)
         self._presence.sweep()
+        self._access.flush()
 
     def drain(self) -> None:
         """Take nothing new on any connection; WebSockets are told to come back."""
@@ -174,7 +178,7 @@ class Edge:
         user_id = visitor.user_id if isinstance(visitor, Visitor) else 0
         if isinstance(exchange, WebSocketExchange) and exchange.open and isinstance(visitor, Visitor):
             self._presence.closed(visitor.session_id, user_id)
-        access_log.record(
+        self._access.record(
             exchange.head, exchange.status, exchange.sent, connection.peer, connection.session_id, user_id
         )
 
@@ -284,7 +288,7 @@ class Edge:
             return
         connection.resume_reading()
         if isinstance(outcome, Answered):
-            access_log.record(request, outcome.status, len(outcome.response), connection.peer, target.session_id, 0)
+            self._access.record(request, outcome.status, len(outcome.response), connection.peer, target.session_id, 0)
             connection.answer(outcome.response, request.keep_alive)
         else:
             self._admitted(connection, request, target, outcome)
@@ -371,7 +375,7 @@ class Edge:
         response = answers.problem(
             code, message, for_people=for_people, keep_alive=keep_alive, head_only=head_only, **more
         )
-        access_log.record(request, code, len(response), connection.peer, connection.session_id, 0)
+        self._access.record(request, code, len(response), connection.peer, connection.session_id, 0)
         connection.resume_reading()
         connection.answer(response, keep_alive)
 
