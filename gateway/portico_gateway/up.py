@@ -39,6 +39,11 @@ _SECRETS = ("PORTICO_S3_ACCESS_KEY", "PORTICO_S3_SECRET_KEY", "PORTICO_BOOTSTRAP
 Say = Callable[[str], None]
 
 
+def _is_secret(variable: str) -> bool:
+    """Only control opens the checkpoint store and the database; the usual chain of keys to S3 is AWS_…"""
+    return variable in _SECRETS or variable.startswith("AWS_")
+
+
 @dataclass(slots=True)
 class Child:
     """One supervised process; `process` is its present incarnation."""
@@ -85,7 +90,7 @@ class Supervisor:
 
     def _children(self, sockets: list[socket.socket]) -> tuple[Child, Child]:
         environment = {**os.environ, **to_environment(self.settings)}
-        edge_environment = {key: value for key, value in environment.items() if key not in _SECRETS}
+        edge_environment = {key: value for key, value in environment.items() if not _is_secret(key)}
         fds = tuple(s.fileno() for s in sockets)
         edge_environment["PORTICO_FDS"] = ",".join(str(fd) for fd in fds)
         python = (sys.executable, "-m")
