@@ -13,13 +13,14 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import signal
 from dataclasses import replace
 from typing import Any
 
 from portico_gateway.errors import Conflict, PorticoError
 from portico_gateway.studios.bring_up import BringUp
 from portico_gateway.studios.ending import Ending, attempt, finish
-from portico_gateway.studios.leaving import COMMAND_TIMEOUT, Leaving
+from portico_gateway.studios.leaving import Leaving
 from portico_gateway.studios.parts import Parts
 from portico_gateway.studios.records import RunRecord, StudioRecord
 from portico_gateway.studios.transitions import Event
@@ -30,6 +31,9 @@ from portico_shared.messages import Status as AgentStatus
 
 INSPECT_EVERY = 5.0
 INSPECT_LEAVING = 0.5
+INSPECT_UNREACHABLE = 1.0
+ANSWER_SECONDS = 2.0
+"""For an agent to say that it is there after all, before the compute environment is asked again."""
 AGAIN = 2.0
 
 MAX_WARNING = 400
@@ -240,7 +244,8 @@ class LiveRun:
     async def _watch(self) -> None:
         """Ask the compute environment whether the run lives."""
         while True:
-            every = INSPECT_LEAVING if self.left.is_set() else INSPECT_EVERY
+            every = INSPECT_EVERY if self.reachable else INSPECT_UNREACHABLE
+            every = INSPECT_LEAVING if self.left.is_set() else every
             await happens_within(self.wake, self.parts.clock, every)
             self.wake.clear()
             if self._unwritten:
@@ -316,7 +321,7 @@ class LiveRun:
         """After a last will, which may be that of a connection long replaced."""
         with contextlib.suppress(PorticoError):
             command = Reidentify(id=secrets.token_hex(8))
-            await self.parts.commands.command(self.run.id, command, timeout=COMMAND_TIMEOUT)
+            await self.parts.commands.command(self.run.id, command, timeout=ANSWER_SECONDS)
             self.on_contact()
 
     # --- writing down ---------------------------------------------------------------------------------------------
@@ -364,4 +369,9 @@ def _kept_problem(studio: StudioRecord) -> str:
 def _exit_words(code: int | None) -> str:
     if code is None:
         return ""
-    return f" (killed by signal {-code})" if code < 0 else f" with exit code {code}"
+    try:
+        number = signal.Signals(-code if code < 0 else code - 128)  # the second as shells tell it
+    except ValueError:
+        return f" with exit code {code}"
+    memory = "; most often for want of memory" if number is signal.SIGKILL else ""
+    return f" (killed by {number.name}{memory})"

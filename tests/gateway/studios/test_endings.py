@@ -245,7 +245,7 @@ async def test_tool_that_exits_with_an_error_is_saved_and_then_told(tmp_path: Pa
         await agent.says("running", "exited", exit_code=-11)
         await world.until(studio.session_id, Status.ERRORED, seconds=10)
         view = await seen(world, studio)
-        assert "The tool ended (killed by signal 11)." in view.status_message
+        assert "The tool ended (killed by SIGSEGV)." in view.status_message
         assert "Segmentation fault" in view.status_message
         assert world.compute.released == [studio.session_id]
 
