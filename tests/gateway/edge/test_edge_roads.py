@@ -3,8 +3,11 @@
 import json
 
 import pytest
+from aiohttp import web
 
-from support.edge_world import PAT, edge_world, read_response
+from portico_gateway.link.client import Question
+from portico_gateway.link.messages import CheckToken, Drain, Revoke, Verdict
+from support.edge_world import PAT, USER, edge_world, read_response
 from support.roads import STUDIO, until
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -146,3 +149,52 @@ async def test_upgrades_of_agents_need_a_runs_token():
             (("Connection: Upgrade", "Upgrade: portico-mqtt", "Authorization: Bearer short-token-1"), 400),
         ):
             assert (await world.get(line, *fields, host=world.management)).status == status
+
+
+async def test_forwarding_fields_count_from_a_trusted_proxy_alone():
+    fields = ("X-Forwarded-For: 6.6.6.6, 192.0.2.7", "X-Forwarded-Proto: https")
+    for trusted, client, scheme in (("", "127.0.0.1", "http"), ("127.0.0.1, ::1", "192.0.2.7", "https")):
+        async with edge_world(trusted_proxies=trusted) as world:
+            response = await world.get("GET / HTTP/1.1", *fields, host=world.management)
+            headers = dict(json.loads(response.body)["headers"])
+            assert (headers["x-forwarded-for"], headers["x-forwarded-proto"]) == (client, scheme)
+
+
+async def test_yes_that_a_revocation_overtakes_is_asked_for_again():
+    async with edge_world() as world:
+        await world.saying(OK)
+        world.control.generation = 1
+        answer = world.control.answer
+
+        async def overtaken(message: Question) -> Verdict:
+            verdict = await answer(message)
+            if world.control.generation == 1:
+                world.control.generation = 2
+                world.link.push(Revoke(generation=2, user_id=USER))  # on the wire before the yes of generation 1
+            return verdict
+
+        world.control.answer = overtaken  # type: ignore[method-assign]
+        response = await world.get("GET / HTTP/1.1", f"Authorization: Bearer {PAT}", cookie=False)
+        assert response.status == 200
+        assert sum(isinstance(question, CheckToken) for question in world.control.asked) == 2
+
+
+async def test_drain_ordered_by_control_ends_the_worker():
+    async with edge_world() as world:
+        world.link.push(Drain(seconds=1))
+        await until(world.worker.leaving.is_set)
+
+
+async def test_connection_to_control_is_used_again_and_replaced_when_control_was_restarted():
+    async with edge_world() as world:
+        upstream = world.worker.upstream
+        for _ in range(3):
+            assert (await world.get("GET / HTTP/1.1", host=world.management)).status == 200
+        assert len(upstream._idle) == 1 and upstream._idle[0].uses == 3
+        await world.application.cleanup()
+        await until(lambda: upstream._idle[0].spoiled)
+        runner = web.AppRunner(world.control.application(), shutdown_timeout=0.1)
+        await runner.setup()
+        await web.UnixSite(runner, str(world.settings.run_dir / "control.sock")).start()
+        assert (await world.get("GET / HTTP/1.1", host=world.management)).status == 200
+        await runner.cleanup()
