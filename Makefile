@@ -1,6 +1,6 @@
 # make up     runs Portico on this machine          make test    checks and all tests
 # make check  style, types, layers                  make bench   figures against peers (build/bench.json)
-# make lock   compiles requirements/*.txt anew      make soak    long matrices
+# make lock   compiles requirements/*.txt anew
 SHELL := /bin/bash
 PY ?= python3
 BIN := .venv/bin

@@ -6,6 +6,7 @@ import os
 import re
 import sqlite3
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -98,8 +99,6 @@ async def walls_hold(page: Page, portico: Portico, neighbour: str) -> None:
         ".end",
     )
     assert len(root_hash) < 4 or root_hash not in inside
-    reader, writer = await asyncio.open_connection("127.0.0.1", portico.port)
-    writer.close()
     ports = [portico.port, *broker_ports(portico), free_port()]
     listener = await asyncio.start_server(lambda r, w: w.close(), "0.0.0.0", ports[-1])
     connect = (
@@ -115,8 +114,12 @@ async def walls_hold(page: Page, portico: Portico, neighbour: str) -> None:
     await run_cell(page, connect, "tried 2 hosts")
     async with listener:
         for port in ports:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)  # from here it is open
+            writer.close()
             await run_cell(page, f"print('reach', {{reach(h, {port}) for h in hosts}})", "reach {'closed'}")
-    peer, tool_port = neighbour_address(portico, neighbour)
+    peer, tool_port, pid = neighbour_address(portico, neighbour)
+    own = f"import socket; socket.create_connection(('127.0.0.1', {tool_port}), 3)"  # its own studio reaches it
+    await asyncio.to_thread(subprocess.run, ["nsenter", "-t", pid, "-n", sys.executable, "-c", own], check=True)
     await run_cell(page, f"print('reach', reach({peer!r}, {tool_port}))", "reach closed")
     await run_cell(page, "print('reach', reach('169.254.169.254', 80))", "reach closed")
 
@@ -125,8 +128,8 @@ def broker_ports(portico: Portico) -> list[int]:
     return [int(json.loads((portico.data / "run" / "broker.json").read_text())["port"])]
 
 
-def neighbour_address(portico: Portico, session_id: str) -> tuple[str, int]:
-    """The other studio's own address and its tool's port, as the gateway knows them."""
+def neighbour_address(portico: Portico, session_id: str) -> tuple[str, int, str]:
+    """The other studio's own address, its tool's port, and a process in its network."""
     with sqlite3.connect(portico.data / "portico.db") as database:
         row = database.execute(
             "select placement, tool_port from runs where session_id = ? order by started desc", (session_id,)
@@ -140,14 +143,14 @@ def neighbour_address(portico: Portico, session_id: str) -> tuple[str, int]:
     ).stdout
     found = re.search(r"inet ([0-9.]+)/", shown)
     assert found is not None, shown
-    return found[1], int(row[1])
+    return found[1], int(row[1]), pid
 
 
 async def day(portico: Portico, page: Page, session_id: str, number: int) -> None:
     """The studio is started again: packages and files are there; something new is left for the next day."""
     await portico.start(session_id)
-    await page.goto(portico.studio_url(session_id) + "/lab/tree/diary.ipynb")
-    await page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=LOADED)
+    await page.goto(portico.studio_url(session_id) + "/lab/tree/diary.ipynb?reset")
+    await page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell").first.wait_for(timeout=LOADED)
     await kernel_idle(page)
     await run_cell(page, f"import {PACKAGE}, glob, os; print('{PACKAGE} is there')", f"{PACKAGE} is there")
     await shell(page, DEBIAN, "Hello, world!")
@@ -194,7 +197,7 @@ async def test_a_team_works_in_one_studio_day_after_day() -> None:
         await ben.click("main form button.primary")
         await ben.wait_for_url(re.compile(re.escape(f"a{session_id}.studio.localhost")))
         assert ben.url.split("?")[0] == address
-        await ben.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=LOADED)
+        await ben.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell").first.wait_for(timeout=LOADED)
         await expect(ben.locator(".jp-Notebook").first).to_contain_text("kept since day 0", timeout=20_000)
         await see_each_other_type(ada, ben)
 
@@ -238,12 +241,12 @@ async def test_a_team_works_in_one_studio_day_after_day() -> None:
         for copy in ids:
             await portico.until(copy, "running")
         for copy, wanted in zip(ids, ("1 days", "3 days"), strict=True):
-            await ada.goto(portico.studio_url(copy) + "/lab/tree/diary.ipynb")
-            await ada.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=LOADED)
+            await ada.goto(portico.studio_url(copy) + "/lab/tree/diary.ipynb?reset")
+            await ada.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell").first.wait_for(timeout=LOADED)
             await kernel_idle(ada)
             await run_cell(ada, "import glob; print(len(glob.glob('/workspace/day-*')), 'days')", wanted)
             await run_cell(ada, f"open('/workspace/only-{copy}', 'w').write('x'); print('mine')", "mine")
-        await ada.goto(portico.studio_url(session_id) + "/lab/tree/diary.ipynb")
-        await ada.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=LOADED)
+        await ada.goto(portico.studio_url(session_id) + "/lab/tree/diary.ipynb?reset")
+        await ada.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell").first.wait_for(timeout=LOADED)
         await kernel_idle(ada)
         await run_cell(ada, "import glob; print('strange', glob.glob('/workspace/only-*'))", "strange []")
