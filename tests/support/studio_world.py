@@ -324,6 +324,7 @@ class PlayedAgent:
     obeys: bool = True
     answers: bool = True
     saves: bool = True
+    silent: bool = False  # takes commands and never answers: it dies over them
     commands: list[Command] = field(default_factory=list)
 
     async def says(self, phase: Phase, tool: ToolState = "none", **more: object) -> None:
@@ -354,6 +355,8 @@ class PlayedAgent:
 
     async def command(self, command: Command) -> Answer:
         self.commands.append(command)
+        if self.silent:
+            await asyncio.Event().wait()
         if not self.answers:
             raise Unavailable("the agent did not answer")
         if isinstance(command, MakeCheckpoint):

@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 
 from portico_gateway.errors import Conflict, NotFound, PorticoError, Unavailable
 from portico_gateway.link.messages import Presence
+from portico_gateway.studios.asking import have_checkpoint_made
 from portico_gateway.studios.live_run import LiveRun
 from portico_gateway.studios.naming import MAX_LIFESPAN_HOURS
 from portico_gateway.studios.parts import Parts
@@ -22,10 +23,9 @@ from portico_gateway.studios.templates import known_template
 from portico_gateway.studios.transitions import RESTING, Event, require
 from portico_gateway.studios.values import Configuration, Status, StopReason, StudioEvent
 from portico_shared.ids import new_run_id
-from portico_shared.messages import MakeCheckpoint, Plan, Report
+from portico_shared.messages import Plan, Report
 from portico_shared.messages import Status as AgentStatus
 
-CHECKPOINT_TIMEOUT = 3600.0
 """Seconds an agent may take for a checkpoint on request: gigabytes over a slow line."""
 
 KEEP_RUNS = 5
@@ -284,11 +284,7 @@ class Lifecycle:
     async def finish_checkpoint(self, row: int, live: LiveRun) -> str:
         """Have it made and seal its row. Why it failed, or '' when it is durable."""
         try:
-            command = MakeCheckpoint(id=secrets.token_hex(8), row=row)
-            answer = await self.parts.commands.command(live.run.id, command, timeout=CHECKPOINT_TIMEOUT)
-            problem = "" if answer.ok else answer.detail or "the agent could not make it"
-        except PorticoError as error:
-            problem = error.message
+            problem = await have_checkpoint_made(live, row)
         finally:
             self._saving.discard(live.run.session_id)
             saved = await self.parts.catalogue.seal_row(row)

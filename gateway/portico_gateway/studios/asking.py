@@ -1,0 +1,43 @@
+"""Asking a run's agent for a checkpoint, whatever becomes of agent and run meanwhile."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, TypeVar
+
+from portico_gateway.errors import PorticoError
+from portico_shared.messages import MakeCheckpoint
+
+if TYPE_CHECKING:
+    from portico_gateway.studios.live_run import LiveRun
+
+CHECKPOINT_TIMEOUT = 3600.0
+
+T = TypeVar("T")
+
+
+async def have_checkpoint_made(live: "LiveRun", row: int) -> str:
+    """Why it was not made; '' when the agent says it was. An agent that took another's place is asked again."""
+    command = MakeCheckpoint(id=secrets.token_hex(8), row=row)
+    while not live.over.is_set():
+        replaced = live.agent_replaced
+        try:
+            asking = live.parts.commands.command(live.run.id, command, timeout=CHECKPOINT_TIMEOUT)
+            answer = await unless(replaced, asking)
+        except PorticoError as error:
+            return error.message
+        if answer is not None:
+            return "" if answer.ok else answer.detail or "the agent could not make it"
+    return "the studio ended before it was saved"
+
+
+async def unless(event: asyncio.Event, work: Awaitable[T]) -> T | None:
+    """What `work` gives; None when `event` was set first, and the work is cancelled."""
+    working, waiting = asyncio.ensure_future(work), asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        working.cancel()
+        waiting.cancel()
+        await asyncio.gather(working, waiting, return_exceptions=True)
