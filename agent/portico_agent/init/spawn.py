@@ -38,14 +38,32 @@ OOM_SCORE = "300"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetRoot:
-    """A mount namespace that holds a tool's root. `descriptor` is None where the machine allows none of its own."""
+    """A mount namespace that holds a tool's root. `descriptor` is None where the machine allows none of its own.
+
+    `folder` is the root itself: joining a namespace leads to *its* root, which is another one when this machine's
+    Portico was started inside a chroot.
+    """
 
     built: Built
     descriptor: int | None
+    folder: int | None = None
 
     def close(self) -> None:
-        if self.descriptor is not None:
-            os.close(self.descriptor)
+        for held in (self.descriptor, self.folder):
+            if held is not None:
+                os.close(held)
+
+    def enter(self) -> bool:
+        """Go in. Returns whether the root had to be set by chroot: then nobody inside may call chroot again."""
+        if self.descriptor is None or self.folder is None:
+            return False
+        syscalls.setns(self.descriptor, syscalls.CLONE_NEWNS)
+        found, wanted = Path("/").stat(), os.fstat(self.folder)
+        if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+            return False
+        os.fchdir(self.folder)
+        os.chroot(".")
+        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +98,11 @@ def make_root(spec: RootSpec, *, sandboxed: bool) -> TargetRoot:
             raise OSError(found.get("errno", 0), found["error"])
         built = Built(**{**found, "notes": tuple(found["notes"])})
         descriptor = os.open(f"/proc/{helper}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        folder = os.open(f"/proc/{helper}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     finally:
         os.close(hold_write)
         os.waitpid(helper, 0)
-    return TargetRoot(built=built, descriptor=descriptor)
+    return TargetRoot(built=built, descriptor=descriptor, folder=folder)
 
 
 def _helper(spec: RootSpec, answer: int, hold: int, hold_write: int) -> None:
@@ -104,14 +123,12 @@ def _helper(spec: RootSpec, answer: int, hold: int, hold_write: int) -> None:
 def start_user_program(program: Program, root: TargetRoot, output: int, *, die_with_us: bool) -> int:
     """Start user code inside `root`, its output into the descriptor `output`. Returns its process id, which is also its
     session and group. Raises OSError when it cannot be started (no such program, no such folder)."""
-    keep = [name for name in USER_CAPABILITIES if not (root.built.chroot and name == "SYS_CHROOT")]
 
     def prepare() -> None:
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
-        if root.descriptor is not None:
-            syscalls.setns(root.descriptor, syscalls.CLONE_NEWNS)
-        syscalls.drop_capabilities(keep)
+        no_chroot = root.enter() or root.built.chroot
+        syscalls.drop_capabilities([n for n in USER_CAPABILITIES if not (no_chroot and n == "SYS_CHROOT")])
         os.umask(0o022)
         if die_with_us:
             syscalls.die_with_parent(signal.SIGKILL)
