@@ -114,8 +114,10 @@ class Jobs:
 
 
 @contextlib.asynccontextmanager
-async def serve(world: CatalogueWorld, run: RunContext) -> AsyncIterator[str]:
-    """The address of a gateway that takes every caller for this run."""
+async def serve(
+    world: CatalogueWorld, run: RunContext, on_request: Callable[[web.Request], None] | None = None
+) -> AsyncIterator[str]:
+    """The address of a gateway that takes every caller for this run. `on_request` hears of each before it is served."""
     assert isinstance(world.objects, LocalFolder)
 
     def answer(call: Callable[[web.Request], Awaitable[msgspec.Struct]]):  # type: ignore[no-untyped-def]
@@ -144,7 +146,15 @@ async def serve(world: CatalogueWorld, run: RunContext) -> AsyncIterator[str]:
     async def commit(request: web.Request) -> msgspec.Struct:
         return await world.catalogue.commit(run, msgspec.json.decode(await request.read(), type=CommitCall))
 
-    app = web.Application(client_max_size=16 * 2**20)
+    @web.middleware
+    async def heard(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        if on_request is not None:
+            on_request(request)
+        return await handler(request)
+
+    app = web.Application(client_max_size=16 * 2**20, middlewares=[heard])
     app.add_routes(
         [
             web.get(f"{AGENT_API}/challenge", answer(challenge)),

@@ -91,7 +91,8 @@ class _Teller:
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
-        if progress.stage != self._stage or now - self._at >= PROGRESS_EVERY:
+        finished = progress.done == progress.total > 0
+        if progress.stage != self._stage or finished or now - self._at >= PROGRESS_EVERY:
             self._stage, self._at = progress.stage, now
             _say(progress)
 

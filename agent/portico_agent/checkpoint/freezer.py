@@ -89,14 +89,14 @@ class Processes:
     def _targets(self) -> list[int]:
         """Running ones; those that somebody else stopped stay theirs."""
         table = dict(_processes())
-        ours = _line(os.getpid(), table)
-        branch = {ours[-2]} if len(ours) > 1 and ours[-1] == 1 else set(ours)
-        wide = _in_own_namespace() and table.get(self._pid, (0, ""))[0] == 1 and ours[-1] == 1
+        ours, tools = _line(os.getpid(), table), _line(self._pid, table)
+        shared = next((place for place, pid in enumerate(ours) if pid in tools), len(ours))
+        branch = ours[max(shared - 1, 0)]  # below the first common ancestor, all on this side is the agent's
+        wide = tools[1:] == [1] and _in_own_namespace()
         found = []
         for pid, (_, state) in table.items():
             line = _line(pid, table)
-            below = pid != 1 and (wide or self._pid in line)
-            if below and state not in "TtZX" and not branch & set(line):
+            if state not in "TtZX" and branch not in line and (self._pid in line or (wide and pid != 1)):
                 found.append(pid)
         return found
 

@@ -47,14 +47,14 @@ async def _save(
     captured = await _capture(job, transfer, tell, guardian, use_index=True)
     try:
         try:
-            reply = await _commit(job, gateway, transfer, captured)
+            reply = await _commit(job, gateway, transfer, captured, tell)
         except Refused as refused:
             if refused.status != 404:
                 raise
             # The store lacks a pack that the index counts on (collected, or lost): everything is sent anew, once.
             captured.drop()
             captured = await _capture(job, transfer, tell, guardian, use_index=False)
-            reply = await _commit(job, gateway, transfer, captured)
+            reply = await _commit(job, gateway, transfer, captured, tell)
         rows = captured.committed | {job.row: captured.name.hash}
         await asyncio.to_thread(captured.keep, rows)
     finally:
@@ -103,11 +103,16 @@ async def _capture(
 
 
 async def _commit(
-    job: CaptureJob, gateway: CommittingGateway, transfer: Transfer, captured: Captured
+    job: CaptureJob,
+    gateway: CommittingGateway,
+    transfer: Transfer,
+    captured: Captured,
+    tell: Callable[[Progress], None],
 ) -> CommitReply | None:
     """None when the row has exactly this head already."""
     if captured.committed.get(job.row) == captured.name.hash:
         return None
+    tell(Progress(stage="commit"))
     await transfer.put(captured.name, captured.content)
     return await gateway.commit(
         CommitCall(
