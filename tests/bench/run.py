@@ -8,7 +8,6 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 import bench_checkpoint
-
 import bench_proxy
 from rows import Row
 
