@@ -60,7 +60,7 @@ class ChildEngine:
             patience=self._plan.store_patience,
             reason=cast(Reason, reason),
             row=row,
-            freeze=Freeze(pid=pid) if pid and not self._volume.subvolume else None,
+            freeze=Freeze(pid=pid) if pid else None,
         )
         result = await run_capture(job, self._once("It cannot be saved at the moment and is tried again"))
         if result.over:
@@ -103,7 +103,9 @@ class ChildEngine:
         if result.over:
             raise RunOver(result.error)
         if not result.ok:
-            raise CheckpointError(f"{_sentence(result.error)} Start the studio from another checkpoint, or try again.")
+            raise CheckpointError(
+                f"{_sentence(result.error).rstrip('.')}. Start the studio from another checkpoint, or try again."
+            )
         return " ".join(result.notes)
 
     def _once(self, consequence: str) -> Callable[[Progress], None]:

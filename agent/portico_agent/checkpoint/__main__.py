@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from portico_agent.checkpoint import kernel
+from portico_agent.checkpoint import kernel, moment
 from portico_agent.checkpoint.freezer import Guardian
 from portico_agent.checkpoint.jobs import MAX_LINE, AnyJob, CaptureJob, CaptureResult, Line, Progress, RestoreResult
 from portico_agent.checkpoint.loading import load
@@ -120,13 +120,9 @@ def _read_job() -> AnyJob:
 @contextlib.contextmanager
 def _alone(index: Path) -> Iterator[None]:
     """One job of a volume at a time: an older one, of an agent that was killed, ends first."""
-    index.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(index.with_name(index.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with moment.opened(index.parent) as folder:  # a lock file of its own could not be made on a full disk
+        fcntl.flock(folder, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(lock)
 
 
 def _raise_descriptors() -> None:

@@ -7,6 +7,7 @@ layer      segments of the manifest, packed, uploaded
 head       the small object that names it all; it is handed out when everything it names is durable
 """
 
+import errno
 import os
 import threading
 import time
@@ -103,11 +104,8 @@ class Capture:
             writer = IndexWriter(Path(self._job.index))
             try:
                 passes = _Passes(self, table, packer, pool)
-                if moment.can_snapshot(source):
-                    moment_, unchanged = passes.of_snapshot(source, self._before, writer)
-                else:
-                    moment_, unchanged = passes.held_still(source, self._before, writer)
-                return self._conclude(table, packer, writer, moment_, unchanged)
+                taken, unchanged = passes.see(source, self._before, writer)
+                return self._conclude(table, packer, writer, taken, unchanged)
             except BaseException:
                 packer.cancel()
                 writer.discard()
@@ -192,8 +190,12 @@ class Capture:
         self._tell(Progress(stage="scan", done=read))
 
     def note(self, why: str, path: bytes) -> None:
+        self.remark(f"left out ({why}): {path[:200].decode(errors='backslashreplace')}")
+
+    def remark(self, words: str) -> None:
+        """What people should know although the checkpoint is made."""
         if len(self._notes) < NOTES:
-            self._notes.append(f"left out ({why}): {path[:200].decode(errors='backslashreplace')}")
+            self._notes.append(words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,18 +214,36 @@ class _Passes:
     packer: Packer
     pool: ThreadPoolExecutor
 
-    def of_snapshot(self, source: Path, before: IndexReader | None, writer: IndexWriter) -> tuple[_Moment, bool]:
-        at = time.time()
-        with moment.Snapshot(source) as snapshot:
+    def see(self, source: Path, before: IndexReader | None, writer: IndexWriter) -> tuple[_Moment, bool]:
+        """By snapshot if that is possible. A disk too full for one is a reason to save what is on it, not to fail."""
+        if not moment.can_snapshot(source):
+            return self._held_still(source, before, writer)
+        at, snapshot = time.time(), moment.Snapshot(source)
+        try:
+            snapshot.take()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            return self._held_still(source, before, writer, crowded=True)
+        try:
             unchanged = self._scan(snapshot.path, at, before, writer)
+        finally:
+            snapshot.drop()
         return _Moment(at, snapshot.seconds), unchanged
 
-    def held_still(self, source: Path, before: IndexReader | None, writer: IndexWriter) -> tuple[_Moment, bool]:
+    def _held_still(
+        self, source: Path, before: IndexReader | None, writer: IndexWriter, *, crowded: bool = False
+    ) -> tuple[_Moment, bool]:
         """What changed is read while everything runs; then, held still, only what changed since."""
         guardian = self.capture.guardian
         if guardian is None:
             at = time.time()
-            return _Moment(at, 0.0), self._scan(source, at, before, writer)
+            unchanged = self._scan(source, at, before, writer)
+            if crowded:
+                self.capture.remark(
+                    "the disk is too full for a snapshot: files that changed meanwhile may not fit together"
+                )
+            return _Moment(at, 0.0), unchanged
         first = IndexWriter(Path(self.capture.job.index), ".first")
         try:
             as_before = self._scan(source, time.time(), before, first)

@@ -51,7 +51,7 @@ class CaptureJob(Job, frozen=True, kw_only=True, tag="capture"):
     row: int = 0
     """Catalogue row; 0 = the run's own."""
     freeze: Freeze | None = None
-    """Used when `source` is not on btrfs. None = nothing runs there (final, salvage)."""
+    """Used where no snapshot can be made (no btrfs, or a full disk). None = nothing runs there (final, salvage)."""
 
 
 class RestoreJob(Job, frozen=True, kw_only=True, tag="restore"):

@@ -69,12 +69,11 @@ def _dirty() -> int:
 
 
 class Snapshot:
-    """`with Snapshot(source) as snapshot`; `drop` gives the room back early."""
+    """A read-only snapshot of the subvolume `source`, beside it, from `take` to `drop`."""
 
     def __init__(self, source: Path) -> None:
         self._source = source
         self._name = f"{SNAPSHOTS}{os.getpid()}"
-        self._dropped = False
         self.seconds = 0.0
         """What making it took: everything that writes there waits about that long."""
 
@@ -82,22 +81,17 @@ class Snapshot:
     def path(self) -> Path:
         return self._source.parent / self._name
 
-    def __enter__(self) -> "Snapshot":
+    def take(self) -> None:
+        """Raises OSError; ENOSPC when the disk is full to the brim."""
         sweep_snapshots(self._source.parent)
         with opened(self._source) as source, opened(self._source.parent) as parent:
             start = time.monotonic()
             kernel.snapshot(source, parent, self._name)
             self.seconds = time.monotonic() - start
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.drop()
 
     def drop(self) -> None:
-        """A snapshot pins what was deleted since: away with it as soon as it is read. May be repeated."""
-        if not self._dropped:
-            self._dropped = True
-            remove_tree(self.path)
+        """A snapshot pins what was deleted since: away with it as soon as it is read."""
+        remove_tree(self.path)
 
 
 def sweep_snapshots(folder: Path) -> None:

@@ -17,8 +17,13 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         self._in_memory = False
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            self._file, self._in_memory = os.memfd_create("spool"), True
         self._buffer = bytearray()
         self._written = 0
 
