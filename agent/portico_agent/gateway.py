@@ -311,7 +311,9 @@ class GatewayClient:
                     raise StorageAway(await _away_words(response))
                 yield response
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise StorageAway(f"the store does not answer: {_words(error)}") from error
+            absent = isinstance(error, aiohttp.ClientConnectorError) and not ours
+            words = f"nothing can be reached at {URL(url).authority}" if absent else _words(error)
+            raise StorageAway(f"the store does not answer: {words}") from error
 
 
 def _streamed(body: bytes | None) -> io.BytesIO | None:
