@@ -34,7 +34,7 @@ print("listening, home is", os.environ["HOME"], flush=True)
 port = int(os.environ["CONNECT_TOOL_PORT"])
 http.server.HTTPServer(("127.0.0.1", port), http.server.SimpleHTTPRequestHandler).serve_forever()
 """
-TOOL = (sys.executable, "-c", SERVER)
+TOOL = (str(Path(sys.executable).resolve()), "-c", SERVER)  # the link to it may lie in /tmp: a studio has its own
 
 
 @dataclass

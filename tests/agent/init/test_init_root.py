@@ -10,6 +10,8 @@ import pytest
 
 from support.studio_init import alive, studio_init
 
+INTERPRETER = str(Path(sys.executable).resolve())
+"""Not the environment's link to it: that may lie in /tmp, of which a studio has its own."""
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: namespaces, mounts")]
 
 SYSTEM_PATH = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -142,7 +144,7 @@ async def test_user_code_cannot_read_the_agent_or_init(victim: str):
         pid = str(puppet.hello["pid"]) if victim == "agent" else "1"
         with_all = await _in_namespaces(init.pid, sys.executable, "-c", PEEK, pid)
         assert with_all == "environ maps root fds mem"
-        code, said = await puppet.run(sys.executable, "-c", PEEK, pid, root_env=SYSTEM_PATH)
+        code, said = await puppet.run(INTERPRETER, "-c", PEEK, pid, root_env=SYSTEM_PATH)
         assert (code, said.strip()) == (0, "")
 
 
@@ -163,7 +165,7 @@ async def test_capabilities_stay_dropped_for_programs_that_become_root():
         wanted = {0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 29, 31}
         assert masks["CapEff:"] == masks["CapBnd:"] == sum(1 << number for number in wanted)
         status = "import ctypes; print(ctypes.CDLL(None).prctl(39, 0, 0, 0, 0))"
-        assert (await puppet.run(sys.executable, "-c", status))[1] == "0\n", "set-user-id programs must work: apt, sudo"
+        assert (await puppet.run(INTERPRETER, "-c", status))[1] == "0\n", "set-user-id programs must work: apt, sudo"
 
 
 async def test_everything_ends_with_pid_1():
