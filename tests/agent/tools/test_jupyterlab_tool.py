@@ -13,14 +13,16 @@ from portico_agent.init.configuration import REACHING_OUT
 from portico_agent.readiness import free_port, until_answering
 from portico_agent.tools.jupyterlab import JupyterLab
 from portico_agent.tools.tool import Launch, Site
+from portico_gateway.compute.local.tool_install import ToolInstaller
 from portico_shared.clock import SystemClock
 from support.studio_init import Puppet, StudioInit, studio_init
 
-INSTALLED = Path(os.environ.get("PORTICO_TEST_JUPYTERLAB", "/nonexistent"))
+TOOLS = Path(__file__).resolve().parents[3] / "build" / "test-tools-in-place"
+"""JupyterLab as the installer makes it, but for use where it lies. Kept between runs."""
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: namespaces, mounts"),
-    pytest.mark.skipif(not (INSTALLED / "bin/python").exists(), reason="set PORTICO_TEST_JUPYTERLAB to a venv with it"),
+    pytest.mark.timeout(300),
 ]
 
 
@@ -38,14 +40,24 @@ class Studio:
         return await self.puppet.run("/bin/sh", "-c", text, root_env=dict(launch.env), cwd="/workspace")
 
 
+async def installed() -> Path:
+    TOOLS.mkdir(parents=True, exist_ok=True)
+    installer = ToolInstaller(TOOLS, moved=False)
+    await installer.install("jupyter", print)
+    folder = installer.folder("jupyter")
+    assert folder is not None
+    return folder
+
+
 @asynccontextmanager
 async def prepared_studio() -> AsyncIterator[Studio]:
+    jupyterlab = (await installed()).resolve()
     async with studio_init(namespaced=True) as init:
         puppet = await init.agent()
         tools = init.folder / "tools"
         tools.mkdir()
-        (tools / "jupyterlab").symlink_to(INSTALLED.resolve())
-        binds = [{"source": str(path), "target": str(path)} for path in (INSTALLED.resolve(), tools)]
+        (tools / "jupyterlab").symlink_to(jupyterlab)
+        binds = [{"source": str(path), "target": str(path)} for path in (jupyterlab, tools)]
         assert (await puppet.ask("mount", root=init.overlay_root(binds=binds)))["ok"]
         reaching_out = {name: os.environ[name] for name in REACHING_OUT if name in os.environ}
         where = Site(
@@ -116,5 +128,5 @@ async def test_second_start_keeps_what_was_installed_and_terminals_find_it():
 
 async def test_tool_folder_cannot_be_changed_from_inside():
     async with prepared_studio() as studio:
-        code, said = await studio.shell(f"touch {INSTALLED.resolve()}/bin/mine")
+        code, said = await studio.shell(f"touch {(await installed()).resolve()}/bin/mine")
         assert code != 0 and "Read-only" in said
