@@ -58,7 +58,7 @@ async def _first_administrator(connection: AsyncConnection, now: float) -> int:
     org = await connection.execute(organisations.insert().values(name="portico", created=now))
     assert org.inserted_primary_key is not None
     workspace = await connection.execute(
-        workspaces.insert().values(org_id=org.inserted_primary_key[0], name="studios", full_name="Studios", created=now)
+        workspaces.insert().values(org_id=org.inserted_primary_key[0], name="studios", full_name="My team", created=now)
     )
     assert workspace.inserted_primary_key is not None
     await connection.execute(
