@@ -29,8 +29,6 @@ URGENT = ("stop", "signal", "request", "salvage")
 """Somebody waits for these; the others give way to everything."""
 PROGRESS_EVERY = 0.5
 DESCRIPTORS = 65_536
-SWITCH = 0.001
-"""Seconds a thread may keep the interpreter from others: the reading threads hand over all the time."""
 
 
 def main() -> None:
@@ -38,8 +36,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     job = _read_job()
     _raise_descriptors()
+    kernel.be_sparing()
     gc.disable()  # a process of one job: what it makes it keeps to its end
-    sys.setswitchinterval(SWITCH)
     guardian = None
     if isinstance(job, CaptureJob):
         if job.reason not in URGENT:

@@ -133,6 +133,25 @@ async def test_key_of_the_run_is_nowhere_to_be_seen(world: World) -> None:
             assert SEED.encode() not in path.read_bytes()
 
 
+async def test_memory_of_a_job_stays_bounded(world: World, tmp_path: Path) -> None:
+    """Twelve packs' worth of what does not compress, up and down."""
+    dice, most = random.Random(1), [0]
+    for number in range(6):
+        (world.upper / f"large{number}").write_bytes(dice.randbytes(32 * MIB))
+
+    def measure(request: web.Request) -> None:
+        for child in children():
+            for line in Path(f"/proc/{child.pid}/status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    most[0] = max(most[0], int(line.split()[1]) * 1024)
+
+    async with serve(world.world, world.run, measure) as address:
+        world.jobs = Jobs(world.run, world.volume, address)
+        assert (await run_capture(world.jobs.capture())).ok
+        await world.restored(tmp_path / "back")
+    assert 40 * MIB < most[0] < 250 * MIB
+
+
 @pytest.mark.root
 async def test_killed_at_any_request_the_last_checkpoint_stays_whole(tmp_path: Path, snapshots: Path) -> None:
     """At every request of a capture in turn: what can be restored is the tree before or the tree now, never a mix."""
