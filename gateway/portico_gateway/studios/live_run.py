@@ -57,7 +57,7 @@ class LiveRun:
         self._warned = ""
         self.changed = asyncio.Event()  # something was heard of the run
         self.over = asyncio.Event()
-        self.agent_replaced = asyncio.Event()  # a new one whenever it is set: who was asked something is no more
+        self.ask_again = asyncio.Event()  # a new one whenever it is set: what was asked before may be lost
         self._contact = parts.clock.monotonic()
         self._tunnels: dict[str, int] = {}
         self._newest = (0, -1)
@@ -144,18 +144,19 @@ class LiveRun:
             return
         restarted = status.agent > self._newest[0] > 0
         self._newest = (status.agent, status.seq)
+        was_away = not self.reachable
         self.on_contact()
         before, self.status = self.status, status
-        if restarted:
-            self._agent_is_gone()
+        if restarted or was_away:
+            self._have_asked_again()
         if restarted and self.stop_asked.is_set():
             self.tell_again.set()  # the new agent does not know yet
         self.changed.set()
         await self._take(status, before)
 
-    def _agent_is_gone(self) -> None:
-        self.agent_replaced.set()
-        self.agent_replaced = asyncio.Event()
+    def _have_asked_again(self) -> None:
+        self.ask_again.set()
+        self.ask_again = asyncio.Event()
 
     async def _take(self, status: AgentStatus, before: AgentStatus | None) -> None:
         if status.phase == "left":
@@ -230,7 +231,7 @@ class LiveRun:
             try:
                 await finish(self, self._ending.result())
                 self.over.set()
-                self._agent_is_gone()
+                self._have_asked_again()
             except Exception:  # each step may be repeated
                 _log.exception("run %s: could not write down its end; trying again", self.run.id)
                 await self.parts.clock.sleep(AGAIN)
