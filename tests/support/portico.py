@@ -125,6 +125,16 @@ class Portico:
                 raise AssertionError(f"still {status} after {seconds} s\n{await self.logs(session_id)}\n{log}")
             await asyncio.sleep(0.3)
 
+    async def until_errored(self, session_id: str, *, seconds: float = 60) -> dict[str, Any]:
+        """Wait until the studio has ended in error."""
+        deadline = time.monotonic() + seconds
+        while True:
+            studio = await self.describe(session_id)
+            if studio["statusInfo"]["status"] == "errored":
+                return studio
+            assert time.monotonic() < deadline, f"still {studio['statusInfo']} after {seconds} s"
+            await asyncio.sleep(0.1)
+
     async def start(self, session_id: str) -> dict[str, Any]:
         await self.call("PUT", f"/studios/{session_id}/start?workspaceId={await self.workspace()}", {})
         return await self.until(session_id, "running")
@@ -142,6 +152,16 @@ class Portico:
         workspace = await self.workspace()
         chunk = await self.call("GET", f"/studios/{session_id}/logs?workspaceId={workspace}")
         return str(chunk["text"])[-6000:]
+
+    async def ready(self) -> None:
+        """Wait for `GET /readyz` to answer 200."""
+        await until_ready(self)
+
+    async def up_again(self) -> None:
+        """A second `portico up` after the first has ended, on the same data folder and port; until it is ready."""
+        assert self.process.poll() is not None
+        self.process = launch(self.data, self.port, self.environment)
+        await until_ready(self)
 
     def pids(self, module: str) -> list[int]:
         """Pids of our child that runs `module` (portico_gateway.control, say)."""
@@ -174,15 +194,8 @@ async def running_portico(
             **(environment or {}),
         }
         token = settings["PORTICO_BOOTSTRAP_TOKEN"]
+        process = launch(folder, port, settings)
         log = folder / "up.log"
-        with log.open("ab") as out:
-            process = subprocess.Popen(  # noqa: ASYNC220 - it outlives this function, on purpose
-                [sys.executable, "-m", "portico_gateway", "up", "--listen", f"127.0.0.1:{port}", "--data", str(folder)],
-                env={**os.environ, **settings},
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
         portico = Portico(port=port, data=folder, token=token, process=process, log=log, environment=settings)
         try:
             async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120)) as session:
@@ -190,8 +203,20 @@ async def running_portico(
                 await until_ready(portico)
                 yield portico
         finally:
-            await asyncio.to_thread(end, process)
+            await asyncio.to_thread(end, portico.process)
         assert_nothing_left(folder)
+
+
+def launch(data: Path, port: int, settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """`portico up` in a process of its own; what it says is added to `up.log` of its data folder."""
+    with (data / "up.log").open("ab") as out:
+        return subprocess.Popen(
+            [sys.executable, "-m", "portico_gateway", "up", "--listen", f"127.0.0.1:{port}", "--data", str(data)],
+            env={**os.environ, **settings},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 async def until_ready(portico: Portico, seconds: float = 60) -> None:
@@ -222,16 +247,20 @@ def end(process: subprocess.Popen[bytes], seconds: float = 120) -> None:
             raise AssertionError("portico up did not end after SIGINT") from None
 
 
-def assert_nothing_left(data: Path) -> None:
-    """No mount, loop device or process of this data folder remains. Namespaces end with their last process."""
-    mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(data) in line]
-    assert not mounts, f"left mounted: {mounts}"
-    loops = []
+def mounts_and_loops(data: Path) -> list[str]:
+    """Mounts in our own namespace and loop devices that belong to this data folder."""
+    found = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(data) in line]
     for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
         with contextlib.suppress(OSError):
             if str(data) in backing.read_text():
-                loops.append(str(backing))
-    assert not loops, f"left attached: {loops}"
+                found.append(str(backing))
+    return found
+
+
+def assert_nothing_left(data: Path) -> None:
+    """No mount, loop device or process of this data folder remains. Namespaces end with their last process."""
+    attached = mounts_and_loops(data)
+    assert not attached, f"left attached: {attached}"
     left = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
