@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from portico_gateway.auth.values import User
-from portico_gateway.errors import Conflict, NotFound
+from portico_gateway.errors import Conflict, Gone, NotFound
 from portico_gateway.store.tables import checkpoint_heads, checkpoints, runs, studios, users
 from portico_gateway.studios.checkpoint_search import conditions
 from portico_gateway.studios.records import Store
@@ -162,10 +162,14 @@ class CheckpointRows:
     # --- heads ------------------------------------------------------------------------------------------------------
 
     async def add_head(self, run: RunContext, checkpoint_id: int, new: NewHead) -> Row:
-        """The row's newest head is durable. Raises Conflict for a fenced run or a row that takes none, NotFound."""
+        """The row's newest head is durable. Raises Conflict for a fenced run or a row that takes none, Gone when there
+        is no studio any more. (Never NotFound: that is for objects, and makes an agent send them anew.)"""
         async with self._store.begin() as db:
             await _require_current(db, run)
-            row = await _row(db, run.session_id, checkpoint_id)
+            try:
+                row = await _row(db, run.session_id, checkpoint_id)
+            except NotFound as error:
+                raise Conflict(error.message) from error
             if row.run_id != run.run_id or row.lineage != run.lineage:
                 raise Conflict(f"checkpoint '{row.name}' is not this run's")
             if row.head == new.head:
@@ -271,7 +275,7 @@ async def _require_current(db: AsyncConnection, run: RunContext) -> None:
     query = sa.select(studios.c.generation).where(studios.c.session_id == run.session_id)
     generation = (await db.execute(query)).scalar_one_or_none()
     if generation is None:
-        raise NotFound("the studio is gone")
+        raise Gone("the studio is gone: stop")
     if run.generation < generation:
         raise Conflict("a newer run of this studio has taken its place: stop")
 

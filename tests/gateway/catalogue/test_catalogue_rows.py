@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from portico_gateway.errors import BadRequest, Conflict, NotFound
+from portico_gateway.errors import BadRequest, Conflict, Gone, NotFound
 from portico_gateway.objects.checksums import crc32c_base64
 from portico_gateway.objects.memory import MemoryObjects
+from portico_gateway.store.tables import runs, studios
 from portico_gateway.studios.checkpoint_rows import KEEP_HEADS
 from portico_gateway.studios.run_context import RunContext
 from portico_shared.checkpoint.digest import name_of
@@ -105,8 +106,17 @@ async def test_objects_of_another_lineage_are_out_of_reach(world: CatalogueWorld
     assert not put.exists
     with pytest.raises(NotFound):
         await world.catalogue.commit(mine, CommitCall(head=named("head", b"h"), packs=(secret,), reason="interval"))
-    with pytest.raises(NotFound, match="no such checkpoint"):
+    with pytest.raises(Conflict, match="no such checkpoint"):
         await commit(world, mine, "h", row=theirs.checkpoint_id)
+
+
+async def test_run_of_a_deleted_studio_is_told_to_stop(world: CatalogueWorld) -> None:
+    run = await world.run(await world.studio("s", LINEAGE))
+    async with world.store.begin() as db:
+        await db.execute(runs.delete())
+        await db.execute(studios.delete())
+    with pytest.raises(Gone, match="stop"):
+        await commit(world, run, "h")
 
 
 async def test_objects_that_cannot_be_are_refused(world: CatalogueWorld) -> None:
