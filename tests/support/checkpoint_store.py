@@ -118,7 +118,6 @@ async def serve(
     world: CatalogueWorld, run: RunContext, on_request: Callable[[web.Request], None] | None = None
 ) -> AsyncIterator[str]:
     """The address of a gateway that takes every caller for this run. `on_request` hears of each before it is served."""
-    assert isinstance(world.objects, LocalFolder)
 
     def answer(call: Callable[[web.Request], Awaitable[msgspec.Struct]]):  # type: ignore[no-untyped-def]
         async def handler(request: web.Request) -> web.Response:
@@ -162,7 +161,7 @@ async def serve(
             web.post(f"{AGENT_API}/grants", answer(grants)),
             web.post(f"{AGENT_API}/reads", answer(reads)),
             web.post(f"{AGENT_API}/commit", answer(commit)),
-            *world.objects.routes(),
+            *(world.objects.routes() if isinstance(world.objects, LocalFolder) else ()),
         ]
     )
     runner = web.AppRunner(app, access_log=None)
