@@ -139,7 +139,7 @@ class Session:
             if over.done():
                 raise RunOver("the gateway has ended this run")
             if gone.done():
-                raise InitGone("portico-init is gone: the run is ending")
+                raise InitGone("It ended unexpectedly: its first process, portico-init, is gone")
             if task.done():
                 task.result()
                 return None
