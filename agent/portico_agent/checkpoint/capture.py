@@ -97,7 +97,8 @@ class Capture:
         """Raises OSError, Abandoned, FreezeFailed and what the outbox raises; nothing is left behind then."""
         source, last = Path(self._job.source), self._last
         self._tell(Progress(stage="flush"))
-        moment.flush(source, 0.0 if last is None else last.taken_at)
+        if moment.can_snapshot(source):  # without one, files are read as programs see them, written out or not
+            moment.flush(source, 0.0 if last is None else last.taken_at)
         table = BlockTable() if last is None else _known(last)
         with ThreadPoolExecutor(THREADS, thread_name_prefix="checkpoint") as pool:
             packer = Packer(table, pool, self._outbox)
