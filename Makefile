@@ -13,7 +13,7 @@ SOURCES := gateway/pyproject.toml agent/pyproject.toml shared/pyproject.toml
 
 # Debian packages. Installed when missing and we are root; else the command is said.
 UP_PACKAGES := btrfs-progs nftables iproute2 ca-certificates
-TEST_PACKAGES := $(UP_PACKAGES) chromium fonts-dejavu-core passt zstd git
+TEST_PACKAGES := $(UP_PACKAGES) chromium fonts-dejavu-core libatomic1 passt zstd git
 BENCH_PACKAGES := $(TEST_PACKAGES) nginx-light wrk nodejs npm
 
 .PHONY: up test check bench lock clean packages-up packages-test packages-bench

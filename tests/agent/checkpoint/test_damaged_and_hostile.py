@@ -257,8 +257,24 @@ async def test_huge_hole_takes_no_room(world: World) -> None:
 async def test_file_larger_than_the_file_system_allows_is_an_error_in_words(world: World) -> None:
     sparse = Entry(b"sparse", Kind.FILE, 0o600, 0, 0, 0, 2**59, [Extent(-1, 0, 2**59)])
     result = await world.restore(hostile(world, sparse))
-    assert not result.ok and "disk" in result.error
     assert world.upper.exists()
+    if holds(world.upper.parent, 2**59):  # a tmpfs does
+        assert result.ok
+    else:
+        assert not result.ok and "disk" in result.error
+
+
+def holds(folder: Path, size: int) -> bool:
+    """Whether the file system of `folder` has files of this size."""
+    probe = folder / "probe"
+    try:
+        with probe.open("wb") as out:
+            out.truncate(size)
+    except OSError:
+        return False
+    finally:
+        probe.unlink(missing_ok=True)
+    return True
 
 
 # --- not for this studio ----------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Where a machine offers none (containers mostly), studios share the machine's mem
 
 import contextlib
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +15,8 @@ PIDS = 4096  # processes and threads of one studio: a fork bomb ends there, Jupy
 PERIOD = 100_000  # microseconds; the kernel's own default for CPU quotas
 _V1 = ("memory", "cpu", "pids", "devices", "freezer")
 _DEVICES = tuple(f"c {major}:{'*' if minor is None else minor} rwm" for major, minor in device_filter.DEVICES)
+
+REAP_SECONDS, REAP_TRIES = 1.0, 50
 
 
 def hierarchies(mountinfo: str) -> dict[str, str]:
@@ -65,13 +68,26 @@ def remove_groups(name: str) -> list[str]:
             if inner.is_dir():
                 with contextlib.suppress(OSError):
                     inner.rmdir()
-        with contextlib.suppress(OSError):
-            group.rmdir()
+        if _remove_when_empty(group):
             removed.append(str(group))
         for parent in (group.parent, group.parent.parent):
             with contextlib.suppress(OSError):
                 parent.rmdir()  # only when it is empty: the last run of this, or any, instance
     return removed
+
+
+def _remove_when_empty(group: Path) -> bool:
+    """A group stays busy for a moment after its last process was killed: until somebody has taken its exit status."""
+    for _ in range(REAP_TRIES):
+        try:
+            group.rmdir()
+        except FileNotFoundError:
+            return False
+        except OSError:
+            time.sleep(REAP_SECONDS / REAP_TRIES)
+        else:
+            return True
+    return False
 
 
 def names_below(name: str) -> set[str]:
