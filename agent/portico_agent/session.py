@@ -23,6 +23,7 @@ from portico_agent.errors import AgentError, CheckpointError, GatewayError, Init
 from portico_agent.gateway import GatewayClient
 from portico_agent.keeper import InitStatus, Keeper, ToolRecord
 from portico_agent.logship import LogShipper
+from portico_agent.overlay.reserve import hold_reserve
 from portico_agent.overlay.volume import Volume, personalise, prepare_volume, root_spec
 from portico_agent.parts import CheckpointEngine, Leaving, Outcome, Parts
 from portico_agent.readiness import free_port, until_answering
@@ -203,6 +204,7 @@ class Session:
             await self._step("restoring", self._restore(self._engine, plan.restore))
             await asyncio.to_thread(prepare_volume, self.settings, keep_tmp=True)
         await asyncio.to_thread(personalise, self._volume, forked=plan.forked and not plan.salvage)
+        await asyncio.to_thread(hold_reserve, self._volume)
 
     async def _salvage(self, desk: Desk) -> str:
         self.board.enter("restoring", "saving what the last run left behind")

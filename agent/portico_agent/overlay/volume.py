@@ -131,6 +131,11 @@ def free_share(volume: Volume) -> float:
     return found.f_bavail / found.f_blocks if found.f_blocks else 1.0
 
 
+def is_image(volume: Volume) -> bool:
+    """Whether the volume is a btrfs of its own, rather than a folder of the machine's disk."""
+    return volume.path.stat().st_ino == _SUBVOLUME_INODE and _is_btrfs(volume.path)
+
+
 def _make_current(path: Path) -> None:
     current = path / "current"
     if not current.exists():
