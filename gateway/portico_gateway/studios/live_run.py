@@ -147,7 +147,7 @@ class LiveRun:
         was_away = not self.reachable
         self.on_contact()
         before, self.status = self.status, status
-        if restarted or was_away:
+        if restarted or was_away or before is None:
             self._have_asked_again()
         if restarted and self.stop_asked.is_set():
             self.tell_again.set()  # the new agent does not know yet
