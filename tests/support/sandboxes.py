@@ -5,7 +5,7 @@ import contextlib
 import os
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -41,7 +41,8 @@ class Machine:
     links: frozenset[str]
     tables: frozenset[str]
     groups: frozenset[str]
-    forwarding: str
+    forwarding: str = field(compare=False)
+    """The whole machine's: studios of other tests, running at the same time, switch it too."""
 
 
 def look_at_machine(mark: str) -> Machine:
@@ -57,6 +58,11 @@ def look_at_machine(mark: str) -> Machine:
         groups=frozenset(groups),
         forwarding=Path("/proc/sys/net/ipv4/ip_forward").read_text(),
     )
+
+
+def others_run() -> bool:
+    """Whether any Portico of this machine has studios with a network now."""
+    return "table inet portico_" in run("nft", "list", "tables").stdout
 
 
 def _text(file: Path) -> str:
